@@ -1,0 +1,38 @@
+# The two commands to know: `make demo` and `make test`. Both set up what they need on a fresh machine with Rust.
+
+CARGO ?= cargo
+# What the long runs take: cases per parser, schedules per model.
+SOAK_CASES ?= 1000000
+SOAK_SCHEDULES ?= 200000
+
+.PHONY: demo test lint bench soak tools
+
+## Plays the incident that Seawall exists for, then stays up for you to try.
+demo:
+	$(CARGO) run --release --quiet -- demo
+
+## Every test, against real PostgreSQL.
+test: tools
+	$(CARGO) test --locked --quiet
+
+## What continuous integration checks beside the tests.
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --lib --bins -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+
+## Latency and throughput of the running service, beside a bare hyper server in the same run.
+bench: tools
+	scripts/tools.sh wrk
+	$(CARGO) build --locked --release --bins
+	$(CARGO) bench --locked --bench service
+
+## The parsers' fuzzing and the flights' model, for long.
+soak: tools
+	SEAWALL_FUZZ_CASES=$(SOAK_CASES) $(CARGO) test --locked --release --test parsers --test config
+	SEAWALL_SHUTTLE_ITERATIONS=$(SOAK_SCHEDULES) $(CARGO) test --locked --release --test flight_model
+
+## PostgreSQL's binaries, where the machine has none.
+tools:
+	@scripts/tools.sh postgres

@@ -1,0 +1,94 @@
+//! Servers as processes of their own, pinned to a core, with the CPU time and memory that the system says they use.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::bare;
+
+/// The server has this core to itself; everything else runs on the other.
+pub const SERVER_CPU: &str = "0";
+pub const LOAD_CPU: &str = "1";
+
+pub struct Child {
+    process: std::process::Child,
+    port: u16,
+    admin_port: u16,
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+fn pinned(program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", SERVER_CPU]).arg(program).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+impl Child {
+    pub async fn seawall(config: &Path) -> Self {
+        let (port, admin_port) = (free_port(), free_port());
+        let process = pinned(Path::new(env!("CARGO_BIN_EXE_seawall")))
+            .args(["serve", "--config"])
+            .arg(config)
+            .env("PORT", port.to_string())
+            .env("ADMIN_PORT", admin_port.to_string())
+            .spawn()
+            .expect("taskset and the service");
+        Self { process, port, admin_port }.up().await
+    }
+
+    pub async fn bare(file: &Path, body: &[u8]) -> Self {
+        fs::write(file, body).expect("written");
+        let port = free_port();
+        let process = pinned(&std::env::current_exe().expect("this program"))
+            .env(bare::PORT_VARIABLE, port.to_string())
+            .env(bare::BODY_VARIABLE, file)
+            .spawn()
+            .expect("taskset and this program");
+        Self { process, port, admin_port: 0 }.up().await
+    }
+
+    async fn up(self) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err() {
+            assert!(Instant::now() < deadline, "the server on port {} does not answer", self.port);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn admin_port(&self) -> u16 {
+        self.admin_port
+    }
+
+    /// CPU seconds so far, user and system.
+    pub fn cpu(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("Linux");
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|f| f.parse::<u64>().expect("ticks")).sum();
+        ticks as f64 / 100.0
+    }
+
+    /// Proportional set size in KiB.
+    pub fn memory(&self) -> u64 {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process.id())).expect("Linux");
+        let line = rollup.lines().find(|l| l.starts_with("Pss:")).expect("a Pss line");
+        line.split_whitespace().nth(1).expect("a figure").parse().expect("KiB")
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

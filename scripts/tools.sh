@@ -1,0 +1,43 @@
+#!/bin/sh
+# Installs what tests and benches need where it is missing, with the system's package manager, and says what it does.
+# Usage: scripts/tools.sh TOOL...    (postgres, wrk)
+set -eu
+
+have_postgres() {
+    [ -n "${SEAWALL_PG_BIN:-}" ] && return 0
+    command -v initdb >/dev/null 2>&1 && return 0
+    for dir in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin /usr/local/pgsql/bin; do
+        [ -x "$dir/initdb" ] && return 0
+    done
+    return 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+install() {
+    echo "tools: installing $1 (missing on this machine)" >&2
+    if command -v apt-get >/dev/null 2>&1; then
+        as_root apt-get update -q >&2
+        # A test's Postgres is started by the test: no cluster and no service of the system's own.
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >&2
+    elif command -v dnf >/dev/null 2>&1; then
+        as_root dnf install -y "$3" >&2
+    elif command -v brew >/dev/null 2>&1; then
+        brew install "$4" >&2
+    else
+        echo "tools: no apt-get, dnf or brew here; install $1 by hand" >&2
+        return 1
+    fi
+}
+
+for tool in "$@"; do
+    case "$tool" in
+        # Without a package the embedded server's own download is still there.
+        postgres) have_postgres || install PostgreSQL postgresql postgresql-server postgresql ||
+            echo "tools: going on without; the embedded server will download its binaries" >&2 ;;
+        wrk) command -v wrk >/dev/null 2>&1 || install wrk wrk wrk wrk ;;
+        *) echo "tools: unknown tool $tool" >&2; exit 2 ;;
+    esac
+done

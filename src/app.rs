@@ -1,0 +1,204 @@
+//! The composition root: a checked configuration becomes a running service, and stops in order.
+//!
+//! It owns the tasks. Stopping: readiness turns 503, connections are still accepted for `drain_delay` (a balancer needs
+//! time to notice), then nothing is accepted any more, connections end politely, running requests have
+//! `shutdown_grace`, and what is left then is dropped, which cancels its statements in Postgres.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::config::{Config, Tls};
+use crate::http::admin::{self, Readiness};
+use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
+use crate::http::read::{Options, Service};
+use crate::postgres::{Postgres, Settings, TlsMode};
+use crate::readthrough::origin::Origin;
+use crate::readthrough::{Bounds, Readthrough};
+use crate::telemetry::metrics::Metrics;
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error("{key} = {address}: {source}; free the address or choose another")]
+    Bind {
+        /// The configuration's key.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The connection to Postgres can't even be tried.
+    #[error("postgres: {0}")]
+    Postgres(#[from] crate::postgres::SettingsError),
+}
+
+/// The two listeners, bound.
+pub struct Listeners {
+    /// Queries.
+    pub queries: TcpListener,
+    /// Health, metrics, status.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Binds what the configuration names.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`] with the key of the address that can't be had.
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let bind = |key, address| listener::bind(address).map_err(|source| StartError::Bind { key, address, source });
+        Ok(Self {
+            queries: bind("server.listen", config.server.listen)?,
+            admin: bind("server.admin_listen", config.server.admin_listen)?,
+        })
+    }
+}
+
+/// The origin's settings, from the configuration and the URL of the database in use.
+pub fn postgres_settings(config: &Config, url: &str) -> Settings {
+    let postgres = &config.postgres;
+    Settings {
+        url: url.to_owned(),
+        pool_size: postgres.pool_size,
+        connect_timeout: postgres.connect_timeout,
+        search_path: postgres.search_path.clone(),
+        timezone: postgres.timezone.clone(),
+        tls: match postgres.tls {
+            Tls::Disable => TlsMode::Disable,
+            Tls::Prefer => TlsMode::Prefer,
+            Tls::Require => TlsMode::Require,
+            Tls::VerifyCa => TlsMode::VerifyCa,
+            Tls::VerifyFull => TlsMode::VerifyFull,
+        },
+        tls_root_cert: postgres.tls_root_cert.clone(),
+        tls_client_cert: postgres.tls_client_cert.clone(),
+        tls_client_key: postgres.tls_client_key.clone(),
+        result_max_bytes: config.cache.result_max_bytes,
+        reconnect_max: postgres.reconnect_max,
+    }
+}
+
+/// A service that is put together and not yet running.
+pub struct App {
+    read: Arc<Readthrough>,
+    ready: Arc<Readiness>,
+    service: Arc<Service>,
+    catalog: Arc<Catalog>,
+    postgres: Option<Arc<Postgres>>,
+    token_sha256: Option<[u8; 32]>,
+    limits: Limits,
+    drain_delay: Duration,
+    shutdown_grace: Duration,
+}
+
+impl App {
+    /// The service of `config`, whose queries come from the Postgres at `url`.
+    ///
+    /// # Errors
+    /// [`StartError::Postgres`] where the URL or a certificate can't be used. A database that is away is no error.
+    pub fn new(config: Config, url: &str) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let waits = metrics.pool_wait_seconds.clone();
+        let settings = postgres_settings(&config, url);
+        let postgres = Arc::new(Postgres::new(settings, move |waited| waits.observe(waited.as_secs_f64()))?);
+        let origin: Arc<dyn Origin> = Arc::clone(&postgres) as _;
+        let mut app = Self::over(config, origin, metrics, Clock::system());
+        app.postgres = Some(postgres);
+        Ok(app)
+    }
+
+    /// The service of `config` over any origin: what tests use to force an order that Postgres can't be made to take.
+    pub fn over(config: Config, origin: Arc<dyn Origin>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        let bounds = Bounds {
+            max_bytes: config.cache.max_bytes,
+            entry_max_bytes: config.cache.entry_max_bytes,
+            max_fills: config.cache.max_fills,
+            max_queued_fills: config.cache.max_queued_fills,
+            max_waiters: config.server.max_waiters,
+        };
+        let catalog = Arc::new(Catalog::new(config.queries));
+        let read = Readthrough::new(&catalog, origin, bounds, clock, metrics);
+        let ready = Arc::new(Readiness::default());
+        let options =
+            Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp };
+        Self {
+            service: Service::new(Arc::clone(&read), options, Arc::clone(&ready)),
+            read,
+            ready,
+            catalog,
+            postgres: None,
+            token_sha256: config.admin.token_sha256,
+            limits: Limits { max_connections: config.server.max_connections, head_timeout: HEAD_TIMEOUT },
+            drain_delay: config.server.drain_delay,
+            shutdown_grace: config.server.shutdown_grace,
+        }
+    }
+
+    /// The read path, for whoever watches from inside the process.
+    pub fn read(&self) -> &Arc<Readthrough> {
+        &self.read
+    }
+
+    /// The queries.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Replaces the bounds of connections.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Serves until `shutdown` resolves, then stops in order.
+    ///
+    /// The first attempt to prepare the queries is awaited before the service calls itself ready, so that a healthy
+    /// start has no moment without queries; a database that is away delays it by one connection timeout at most.
+    pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
+        let connections = Arc::new(Connections::default());
+        let admin_router = admin::router(Arc::clone(&self.read), Arc::clone(&self.ready), self.token_sha256);
+        let admin = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listeners.admin, admin_router).await {
+                tracing::error!(%error, "the admin listener ended");
+            }
+        });
+        let supervisor = self.postgres.as_ref().map(|postgres| {
+            let (postgres, catalog) = (Arc::clone(postgres), Arc::clone(&self.catalog));
+            tokio::spawn(async move { postgres.supervise(catalog).await })
+        });
+        if let Some(postgres) = &self.postgres {
+            postgres.first_attempt().await;
+        }
+        let accepting = tokio::spawn(listener::serve(
+            listeners.queries,
+            Arc::clone(&self.service),
+            self.limits,
+            Arc::clone(&connections),
+            Arc::clone(self.read.metrics()),
+        ));
+        self.ready.serve();
+        tracing::info!("ready");
+
+        shutdown.await;
+        tracing::info!(drain_delay = ?self.drain_delay, "draining");
+        self.ready.drain();
+        tokio::time::sleep(self.drain_delay).await;
+        accepting.abort();
+        connections.close();
+        if tokio::time::timeout(self.shutdown_grace, connections.closed()).await.is_err() {
+            tracing::warn!(open = connections.len(), "connections outlived shutdown_grace and are dropped");
+        }
+        if let Some(supervisor) = supervisor {
+            supervisor.abort();
+        }
+        admin.abort();
+        tracing::info!("stopped");
+    }
+}

@@ -1,0 +1,11 @@
+//! Entries, where they are kept, and who waits for one that isn't there.
+//!
+//! Nothing here does IO, sets a timer or counts a metric: functions return what happened, and the read path acts on it.
+
+pub mod entry;
+pub mod failures;
+pub mod flight;
+pub mod jitter;
+pub mod key;
+mod shim;
+pub mod store;

@@ -1,0 +1,54 @@
+//! The named queries: what may be asked, with which parameters, under which policy.
+//!
+//! A [`Query`] has two halves. What the operator declared never changes while the catalog lives. What Postgres says of
+//! it, its [`Shape`], is found by preparing it and is replaced as a whole when that changes: readers load it without a
+//! lock. SQL comes from the configuration alone.
+
+pub mod args;
+pub mod params;
+pub mod policy;
+pub mod query;
+pub mod sql;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use policy::{Policy, ResultForm};
+pub use query::{Broken, Column, Declaration, ParamDeclaration, Prepared, Query, Shape};
+
+/// All queries of one configuration, by name. Immutable; a reload makes a new one.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    by_name: HashMap<Box<str>, Arc<Query>>,
+    in_order: Vec<Arc<Query>>,
+}
+
+impl Catalog {
+    /// A catalog of `declarations`, none of them prepared yet.
+    pub fn new(declarations: Vec<Declaration>) -> Self {
+        let mut in_order: Vec<Arc<Query>> = declarations.into_iter().map(|d| Arc::new(Query::new(d))).collect();
+        in_order.sort_by(|a, b| a.name().cmp(b.name()));
+        let by_name = in_order.iter().map(|q| (q.name().into(), Arc::clone(q))).collect();
+        Self { by_name, in_order }
+    }
+
+    /// The query called `name`.
+    pub fn get(&self, name: &str) -> Option<&Arc<Query>> {
+        self.by_name.get(name)
+    }
+
+    /// Every query, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Query>> {
+        self.in_order.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.in_order.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.in_order.is_empty()
+    }
+}

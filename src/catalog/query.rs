@@ -1,0 +1,162 @@
+//! One named query: what was declared, and the shape that Postgres gave it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::params::{Param, ParamType};
+use super::policy::{Policy, ResultForm};
+use super::sql::Statement;
+
+/// What the configuration says of one parameter. Everything is optional: types come from Postgres.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ParamDeclaration {
+    /// A type that overrides what Postgres infers, in Postgres's words.
+    pub type_name: Option<String>,
+    /// The value of an absent parameter.
+    pub default: Option<serde_json::Value>,
+    /// Whether an absent parameter without default is an error (the default) or NULL.
+    pub required: Option<bool>,
+    /// The least value.
+    pub min: Option<f64>,
+    /// The greatest value.
+    pub max: Option<f64>,
+    /// The greatest length in characters, of texts.
+    pub max_length: Option<usize>,
+}
+
+/// A query as the configuration declares it, checked as far as that goes without a database.
+#[derive(Clone, Debug)]
+pub struct Declaration {
+    /// `[a-z][a-z0-9_]{0,62}`.
+    pub name: Box<str>,
+    /// The operator's SQL, its parameters found.
+    pub statement: Statement,
+    /// What becomes of the rows.
+    pub result: ResultForm,
+    /// By parameter name; every name occurs in the statement.
+    pub params: Vec<(Box<str>, ParamDeclaration)>,
+    /// Lifetimes and bounds.
+    pub policy: Policy,
+}
+
+/// A result column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// As it appears in the JSON.
+    pub name: Box<str>,
+    /// In Postgres's words, as `format_type` gives it.
+    pub type_name: Box<str>,
+}
+
+/// What preparing a query has shown.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// In the order of first appearance in the text, which is that of `$1`, `$2`, …
+    pub params: Vec<Param>,
+    /// What a row consists of.
+    pub columns: Vec<Column>,
+    /// Of the name, the SQL text, the parameters' types, the columns and the session's settings: part of every key, so
+    /// that nobody reads an answer of another shape.
+    pub fingerprint: u64,
+    /// What is sent to Postgres: the operator's SQL within the statement that stamps, bounds and aggregates it.
+    pub wrapped: Arc<str>,
+    /// What an operator should know, though the query works.
+    pub warnings: Vec<String>,
+}
+
+/// Why a query can't be asked. The reason is for operators: it may quote SQL and is never sent to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// In a sentence.
+    pub reason: String,
+}
+
+/// What Postgres says of a query.
+#[derive(Clone, Debug)]
+pub enum Shape {
+    /// Not asked yet: the database has not been reached.
+    Pending,
+    /// It can be asked.
+    Ready(Arc<Prepared>),
+    /// It can't; the others can.
+    Broken(Broken),
+}
+
+/// A declared query and its present shape.
+#[derive(Debug)]
+pub struct Query {
+    declaration: Declaration,
+    shape: ArcSwap<Shape>,
+}
+
+impl Query {
+    /// A query that has not been prepared yet.
+    pub fn new(declaration: Declaration) -> Self {
+        Self { declaration, shape: ArcSwap::from_pointee(Shape::Pending) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.declaration.name
+    }
+
+    /// What the operator declared.
+    pub fn declaration(&self) -> &Declaration {
+        &self.declaration
+    }
+
+    /// Lifetimes and bounds.
+    pub fn policy(&self) -> &Policy {
+        &self.declaration.policy
+    }
+
+    /// The present shape; takes no lock, and the guard should not be held across an await.
+    #[inline]
+    pub fn shape(&self) -> arc_swap::Guard<Arc<Shape>> {
+        self.shape.load()
+    }
+
+    /// The present shape where the query can be asked.
+    pub fn prepared(&self) -> Option<Arc<Prepared>> {
+        match &**self.shape.load() {
+            Shape::Ready(prepared) => Some(Arc::clone(prepared)),
+            Shape::Pending | Shape::Broken(_) => None,
+        }
+    }
+
+    /// Replaces the shape. Entries of another fingerprint are not found any more, and age out.
+    pub fn reshape(&self, shape: Shape) {
+        self.shape.store(Arc::new(shape));
+    }
+}
+
+/// The fingerprint of a shape; `session` is whatever of the session's settings shapes the bytes.
+pub fn fingerprint(
+    name: &str,
+    sql: &str,
+    types: &[&ParamType],
+    columns: &[Column],
+    form: ResultForm,
+    session: &str,
+) -> u64 {
+    use std::fmt::Write as _;
+    // Lengths before texts: no two different lists spell the same.
+    let mut text = String::with_capacity(sql.len() + 256);
+    let mut push = |part: &str| {
+        let _ = write!(text, "{}:{part};", part.len());
+    };
+    push(name);
+    push(sql);
+    push(form.as_str());
+    push(session);
+    for kind in types {
+        push(&kind.to_string());
+    }
+    push("->");
+    for column in columns {
+        push(&column.name);
+        push(&column.type_name);
+    }
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+}

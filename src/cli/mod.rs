@@ -1,0 +1,161 @@
+//! The commands, one file each. Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
+
+pub mod check;
+#[cfg(feature = "embedded")]
+pub mod demo;
+pub mod health;
+pub mod serve;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// A Postgres-aware read-through cache that runs as a service: one question, one statement.
+#[derive(Debug, Parser)]
+#[command(name = "seawall", version, max_term_width = 100)]
+pub struct Cli {
+    /// How log lines look: text on a terminal and JSON elsewhere, unless given. RUST_LOG sets the level.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the service.
+    Serve(serve::Args),
+    /// Plays the incident that Seawall exists for, against an embedded Postgres, then stays up.
+    #[cfg(feature = "embedded")]
+    Demo(demo::Args),
+    /// Validates the configuration and prepares every query.
+    Check(check::Args),
+    /// Asks a running service how it is: exit code 0 or 1.
+    Health(health::Args),
+    /// Installs schema seawall. Not in this version: queries live by their ttl alone.
+    Migrate,
+}
+
+/// Exit code for a failure while running.
+pub const FAILED: u8 = 1;
+/// Exit code for bad usage or configuration.
+pub const BAD_USAGE: u8 = 2;
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+pub struct ConfigArg {
+    /// The configuration file.
+    #[arg(long, short, default_value = "config.toml")]
+    pub config: PathBuf,
+}
+
+/// Runs a command to its exit code.
+pub fn run(cli: Cli) -> ExitCode {
+    let quiet = cli.command.is_for_a_person();
+    log_to_stderr(cli.log_format, if quiet { "warn" } else { "info,pg_embed=warn" });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("seawall: no runtime could be started: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::serve(args).await,
+            #[cfg(feature = "embedded")]
+            Command::Demo(args) => demo::demo(args).await,
+            Command::Check(args) => check::check(args).await,
+            Command::Health(args) => health::health(&args).await,
+            Command::Migrate => {
+                eprintln!(
+                    "seawall: migrate is not in this version; queries live by their ttl, and nothing need be installed"
+                );
+                BAD_USAGE
+            }
+        }
+    });
+    // What still runs (an abandoned statement's clean-up, say) must not hold up the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    ExitCode::from(code)
+}
+
+impl Command {
+    /// Whether its output is read as it comes, and log lines of ordinary events would only stand in between.
+    fn is_for_a_person(&self) -> bool {
+        !matches!(self, Self::Serve(_))
+    }
+}
+
+fn log_to_stderr(format: LogFormat, level: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if format == LogFormat::Json || (format == LogFormat::Auto && !terminal) {
+        builder.json().flatten_event(true).init();
+    } else {
+        builder.with_ansi(terminal).init();
+    }
+}
+
+/// Resolves at Ctrl-C or SIGTERM.
+pub(crate) async fn stop_signal() {
+    let interrupted = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminated = match signal(SignalKind::terminate()) {
+            Ok(terminated) => terminated,
+            Err(error) => {
+                tracing::warn!(%error, "SIGTERM can't be listened for");
+                let _ = interrupted.await;
+                return;
+            }
+        };
+        tokio::select! {
+            _ = interrupted => {}
+            _ = terminated.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = interrupted.await;
+}
+
+/// Raises the limit of file descriptors as far as it may: a connection is one.
+pub(crate) fn raise_descriptor_limit(wanted: usize) {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let hard = limit.maximum.unwrap_or(u64::MAX);
+        // Beside the connections: pools, listeners, logs.
+        let target = (wanted as u64).saturating_add(256).min(hard);
+        if limit.current.is_some_and(|soft| soft < target) {
+            let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(target), maximum: limit.maximum });
+            if raised.is_err() || target < wanted as u64 {
+                tracing::warn!(
+                    limit = target.min(hard),
+                    max_connections = wanted,
+                    "fewer file descriptors are allowed than server.max_connections"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `seawall serve`: the service.
+
+use crate::app::{App, Listeners};
+use crate::cli::{BAD_USAGE, ConfigArg, FAILED, raise_descriptor_limit, stop_signal};
+use crate::config::{Config, Database};
+
+/// Arguments of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Start a private Postgres with the sample shop and use it instead of postgres.url.
+    #[cfg(feature = "embedded")]
+    #[arg(long)]
+    embedded: bool,
+}
+
+#[cfg(feature = "embedded")]
+fn database(args: &Args) -> Database {
+    if args.embedded { Database::Embedded } else { Database::Configured }
+}
+
+#[cfg(not(feature = "embedded"))]
+fn database(_: &Args) -> Database {
+    Database::Configured
+}
+
+/// Runs the service until it is told to stop.
+pub async fn serve(args: Args) -> u8 {
+    let database = database(&args);
+    let config = match Config::load(&args.config.config, database) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return BAD_USAGE;
+        }
+    };
+    // Addresses first: a port that is taken is the commonest reason, and nothing has been started yet.
+    let listeners = match Listeners::bind(&config) {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            eprintln!("seawall: {error}");
+            return FAILED;
+        }
+    };
+    raise_descriptor_limit(config.server.max_connections);
+    match database {
+        Database::Configured => {
+            let url = config.postgres.url.as_ref().map(|url| url.expose().to_owned()).unwrap_or_default();
+            run(config, &url, listeners).await
+        }
+        #[cfg(feature = "embedded")]
+        Database::Embedded => embedded(config, listeners).await,
+        #[cfg(not(feature = "embedded"))]
+        Database::Embedded => BAD_USAGE,
+    }
+}
+
+#[cfg(feature = "embedded")]
+async fn embedded(config: Config, listeners: Listeners) -> u8 {
+    use crate::postgres::embedded::{Embedded, EmbeddedOptions};
+    tracing::info!("starting a private Postgres with the sample shop");
+    let started = tokio::select! {
+        started = async {
+            let postgres = Embedded::start(EmbeddedOptions::default()).await?;
+            postgres.load_shop("postgres").await?;
+            Ok::<_, crate::postgres::embedded::EmbeddedError>(postgres)
+        } => started,
+        () = stop_signal() => return 0,
+    };
+    match started {
+        Ok(postgres) => {
+            let url = postgres.url("postgres");
+            let code = run(config, &url, listeners).await;
+            if let Err(error) = postgres.stop().await {
+                tracing::warn!(%error, "the private Postgres did not stop cleanly");
+            }
+            code
+        }
+        Err(error) => {
+            eprintln!("seawall: {error}");
+            FAILED
+        }
+    }
+}
+
+async fn run(config: Config, url: &str, listeners: Listeners) -> u8 {
+    let (listen, admin) = (listeners.queries.local_addr(), listeners.admin.local_addr());
+    match App::new(config, url) {
+        Ok(app) => {
+            if let (Ok(listen), Ok(admin)) = (listen, admin) {
+                tracing::info!(%listen, %admin, queries = app.catalog().len(), "listening");
+            }
+            app.run(listeners, stop_signal()).await;
+            0
+        }
+        Err(error) => {
+            eprintln!("seawall: {error}");
+            BAD_USAGE
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The range of every number, with the argument for both ends. Both ends are allowed.
+//!
+//! A bound is there where a value beyond it can't be meant, or would break a promise: what is merely unwise is the
+//! operator's to decide.
+
+use std::time::Duration;
+
+/// From `low` to `high`, both included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range<T> {
+    pub(super) low: T,
+    pub(super) high: T,
+}
+
+const fn range<T>(low: T, high: T) -> Range<T> {
+    Range { low, high }
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+
+/// None, where no load balancer has to notice; ten minutes are beyond any of them and beyond what a rollout waits.
+pub(super) const DRAIN_DELAY: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(10));
+
+/// None cuts requests off at once; an hour is beyond the longest `timeout`, so nothing could still run.
+pub(super) const SHUTDOWN_GRACE: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(60));
+
+/// One, or nothing is served; Linux allows a process 1,048,576 descriptors unless `nr_open` is raised.
+pub(super) const MAX_CONNECTIONS: Range<usize> = range(1, 1_000_000);
+
+/// One, or no miss is ever answered; a waiter costs some hundred bytes, so ten million are gigabytes.
+pub(super) const MAX_WAITERS: Range<usize> = range(1, 10_000_000);
+
+/// A few parameters fit into 1 KiB; bodies are held whole while they are read, and parameters of 16 MiB are data.
+pub(super) const BODY_MAX_BYTES: Range<u64> = range(KIB, 16 * MIB);
+
+/// One, or nothing is asked; a Postgres with more than a thousand connections from one pod needs a pooler.
+pub(super) const POOL_SIZE: Range<usize> = range(1, 1_000);
+
+/// Below 10 ms a TLS handshake across a network always fails; above a minute the kernel gives up by itself.
+pub(super) const CONNECT_TIMEOUT: Range<Duration> = range(MILLI.saturating_mul(10), MINUTE);
+
+/// Probing more often than every 10 ms is load on a database that is starting; less often than every five minutes
+/// leaves an outage in place long after its end.
+pub(super) const RECONNECT_MAX: Range<Duration> = range(MILLI.saturating_mul(10), MINUTE.saturating_mul(5));
+
+/// Below a mebibyte the store's own shards don't fill evenly; no machine has more than a tebibyte to give to one pod,
+/// and the sum of sizes stays far from overflow.
+pub(super) const MAX_BYTES: Range<u64> = range(MIB, TIB);
+
+/// Below a kibibyte nothing but the bookkeeping would be stored; the upper end is `max_bytes`, checked apart.
+pub(super) const ENTRY_MAX_BYTES: Range<u64> = range(KIB, TIB);
+
+/// Below a kibibyte most single rows are refused; Postgres makes the answer as one text, whose bound is 1 GB, and each
+/// running fill holds one: 256 MiB with eight fills are 2 GiB.
+pub(super) const RESULT_MAX_BYTES: Range<u64> = range(KIB, 256 * MIB);
+
+/// One, or nothing is rebuilt; more than the largest pool can't run.
+pub(super) const MAX_FILLS: Range<usize> = range(1, 1_000);
+
+/// None refuses at once when all are busy; a million queued fills outlive every deadline.
+pub(super) const MAX_QUEUED_FILLS: Range<usize> = range(0, 1_000_000);
+
+/// Below a millisecond an answer has expired before it is sent; beyond a year it is not a cache but an archive, and
+/// sums of lifetimes stay far from overflow.
+pub(super) const TTL: Range<Duration> = range(MILLI, MINUTE.saturating_mul(60 * 24 * 365));
+
+/// None gives every entry the same lifetime. At 1 a lifetime of zero can be drawn, so that an entry is stored and never
+/// hit; at 0.9 the shortest is a tenth of `ttl`.
+pub(super) const JITTER: Range<f64> = range(0.0, 0.9);
+
+/// Below a millisecond no statement returns; clients and load balancers give up long before ten minutes.
+pub(super) const TIMEOUT: Range<Duration> = range(MILLI, MINUTE.saturating_mul(10));
+
+/// None retries with every request; after an hour of remembered failure the cause is long gone.
+pub(super) const ERROR_BACKOFF: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(60));
+
+/// One, or no answer has content; ten million rows are beyond `result_max_bytes` at 26 bytes each.
+pub(super) const MAX_ROWS: Range<usize> = range(1, 10_000_000);
+
+/// One, or every text but the empty one is refused; a longer one than the largest body can't arrive.
+pub(super) const MAX_LENGTH: Range<usize> = range(1, 16 * 1024 * 1024);

@@ -1,0 +1,149 @@
+//! The rules of `[queries.NAME]`: names, where the SQL comes from, and the policy with what it inherits.
+
+use std::fs::File;
+use std::io::Read as _;
+
+use super::{check_keys, params};
+use crate::catalog::sql::{MAX_TEXT_BYTES, Statement, is_name};
+use crate::catalog::{Declaration, Policy, ResultForm};
+use crate::config::bounds;
+use crate::config::keys::Section;
+use crate::config::raw::{Table, Value};
+use crate::config::read::{At, Place, Reader, join};
+
+const FORMS: [(&str, ResultForm); 3] =
+    [("rows", ResultForm::Rows), ("row", ResultForm::Row), ("value", ResultForm::Value)];
+
+/// All queries, or `None` if one of them is no good.
+pub(super) fn check(reader: &mut Reader<'_>, root: &Table, defaults: &Place<'_>) -> Option<Vec<Declaration>> {
+    // Also where no query inherits them.
+    check_policy(reader, defaults);
+    let entry = root.get("queries");
+    let table = match entry.map(|e| &e.value) {
+        Some(Value::Table(table)) => Some(table),
+        // Reported with the sections.
+        Some(_) => return None,
+        None => None,
+    };
+    let queries = table.map(|t| &t.entries).filter(|entries| !entries.is_empty());
+    let Some(queries) = queries else {
+        let at = At { key: "queries".to_owned(), line: entry.map(|e| e.line) };
+        reader.report(&at, "there is no query; write one, beginning with [queries.NAME] and sql = \"SELECT …\"");
+        return None;
+    };
+    let checked: Vec<Option<Declaration>> = queries
+        .iter()
+        .map(|query| {
+            let at = At { key: join("queries", &query.name), line: Some(query.line) };
+            let named = is_name(&query.name);
+            if !named {
+                reader.report(
+                    &at,
+                    "this can't name a query; write a lowercase letter, then at most 62 of a-z, 0-9 and _",
+                );
+            }
+            let Value::Table(table) = &query.value else {
+                let message =
+                    format!("this is {}; write a section that begins with [queries.NAME]", query.value.kind());
+                reader.report(&at, message);
+                return None;
+            };
+            let place = Place { section: Section::Query, path: &at.key, table: Some(table), inherits: Some(defaults) };
+            check_query(reader, &query.name, &at, &place).filter(|_| named)
+        })
+        .collect();
+    checked.into_iter().collect()
+}
+
+fn check_query(reader: &mut Reader<'_>, name: &str, at: &At, place: &Place<'_>) -> Option<Declaration> {
+    check_keys(reader, place);
+    let statement = check_sql(reader, at, place);
+    let params = params::check(reader, place, statement.as_ref().map(Statement::params));
+    let policy = check_policy(reader, place);
+    let (policy, result) = policy?;
+    Some(Declaration { name: name.into(), statement: statement?, result, params: params?, policy })
+}
+
+/// The policy of a query, or that of `[defaults]`.
+fn check_policy(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<(Policy, ResultForm)> {
+    let ttl = reader.duration(place, "ttl", &bounds::TTL);
+    let jitter = reader.share(place, "jitter", &bounds::JITTER);
+    let timeout = reader.duration(place, "timeout", &bounds::TIMEOUT);
+    let error_backoff = reader.duration(place, "error_backoff", &bounds::ERROR_BACKOFF);
+    let max_rows = reader.count(place, "max_rows", &bounds::MAX_ROWS);
+    let max_fills = reader.count(place, "max_fills", &bounds::MAX_FILLS);
+    let result = reader.choice(place, "result", &FORMS);
+    let policy = Policy {
+        ttl: ttl?,
+        jitter: jitter?,
+        timeout: timeout?,
+        error_backoff: error_backoff?,
+        max_rows: u32::try_from(max_rows?).expect("the range ends far below 2^32"),
+        max_fills: max_fills?,
+    };
+    Some((policy, result?))
+}
+
+/// The statement, from exactly one of `sql` and `sql_file`. Its text is not substituted.
+fn check_sql(reader: &mut Reader<'_>, query: &At, place: &Place<'_>) -> Option<Statement> {
+    let (at, text) = match (place.has("sql"), place.has("sql_file")) {
+        (true, false) => (place.at("sql"), own_text(reader, place)?),
+        (false, true) => (place.at("sql_file"), file_text(reader, place)?),
+        (true, true) => {
+            reader.report(&place.at("sql_file"), "sql is there, too; remove one of the two");
+            return None;
+        }
+        (false, false) => {
+            reader.report(query, "it has no SQL; set sql or sql_file");
+            return None;
+        }
+    };
+    // Reported under `sql` wherever it came from: line and column are those of the SQL.
+    let at = At { key: join(place.path, "sql"), line: at.line };
+    match Statement::parse(&text) {
+        Ok(statement) => Some(statement),
+        Err(problems) => {
+            for problem in problems {
+                let (line, column) = (problem.line, problem.column);
+                reader.report(&at, format!("SQL line {line}, column {column}: {}", problem.message));
+            }
+            None
+        }
+    }
+}
+
+fn own_text(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<String> {
+    match place.table.and_then(|t| t.get("sql")).map(|e| &e.value) {
+        Some(Value::Text(text)) => Some(text.clone()),
+        other => {
+            let kind = other.map_or("missing", Value::kind);
+            reader.report(&place.at("sql"), format!("this is {kind}; write the statement as a string in quotes"));
+            None
+        }
+    }
+}
+
+fn file_text(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<String> {
+    let (path, given) = reader.text(place, "sql_file")?;
+    match read(&reader.base_dir().join(path)) {
+        Ok(text) => Some(text),
+        Err(why) => {
+            let message = format!("{} {why}", given.shown);
+            reader.report(&given.at, message);
+            None
+        }
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<String, String> {
+    let remedy = "write a path from this file's directory";
+    let file = File::open(path).map_err(|e| format!("can't be opened: {e}; {remedy}"))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| format!("can't be read: {e}; {remedy}"))?;
+    if bytes.len() > MAX_TEXT_BYTES {
+        return Err("is longer than 64KiB; put a part of the statement into a view".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8; save it as that".to_owned())
+}

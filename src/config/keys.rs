@@ -1,0 +1,222 @@
+//! Every key of the configuration, as data: the one place that knows which there are.
+//!
+//! The check refuses what is not listed here, the suggestions come from here, absent keys get their default from here,
+//! and the shipped `config.toml` is compared with it. Each key of the contract is listed from the first version on: one
+//! that this version has no use for is refused by name, never ignored.
+
+use Absent::{Example, Is, Required};
+use Force::{Later, Now};
+use Section::{Admin, Cache, Defaults, Invalidation, Param, Postgres, Query, Redis, Server};
+
+/// Where a key may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// `[server]`
+    Server,
+    /// `[admin]`
+    Admin,
+    /// `[postgres]`
+    Postgres,
+    /// `[redis]`
+    Redis,
+    /// `[cache]`
+    Cache,
+    /// `[invalidation]`
+    Invalidation,
+    /// `[auth]`
+    Auth,
+    /// `[defaults]`, and every query for itself.
+    Defaults,
+    /// `[queries.NAME]` alone.
+    Query,
+    /// `[queries.NAME.params.PARAM]`
+    Param,
+}
+
+impl Section {
+    /// How a key here is addressed, before its name.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Admin => "admin",
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::Cache => "cache",
+            Self::Invalidation => "invalidation",
+            Self::Auth => "auth",
+            Self::Defaults => "defaults",
+            Self::Query => "queries.NAME",
+            Self::Param => "queries.NAME.params.PARAM",
+        }
+    }
+}
+
+/// The names that may stand at the top of the file.
+pub const TOP: [&str; 9] =
+    ["server", "admin", "postgres", "redis", "cache", "invalidation", "auth", "defaults", "queries"];
+
+/// Whether a key has an effect in this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// It has.
+    Now,
+    /// It is refused: this version has not got this capability.
+    Later(&'static str),
+}
+
+/// What an absent key stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// This value, as TOML. An empty string is the same as absence.
+    Is(&'static str),
+    /// It can't be absent.
+    Required,
+    /// Nothing; the value shown is an example.
+    Example(&'static str),
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Where it stands.
+    pub section: Section,
+    /// Its name there.
+    pub name: &'static str,
+    /// Whether it has an effect.
+    pub force: Force,
+    /// What its absence means.
+    pub default: Absent,
+    /// What it does, in a line.
+    pub meaning: &'static str,
+}
+
+impl Key {
+    /// Whether its value is never shown. A digest is no secret by itself, but the token is easily put in its place.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.name, "url" | "listen_url" | "migrate_url" | "token_sha256")
+    }
+}
+
+const fn key(section: Section, name: &'static str, force: Force, default: Absent, meaning: &'static str) -> Key {
+    Key { section, name, force, default, meaning }
+}
+
+const REDIS: Force = Later("shared tier in Redis");
+const EVENTS: Force = Later("invalidation by events");
+const STALE: Force = Later("stale-while-revalidate");
+
+/// All of them, in the order of the reference.
+pub static KEYS: &[Key] = &[
+    key(Server, "listen", Now, Is(r#""127.0.0.1:8080""#), "where queries are answered"),
+    key(Server, "admin_listen", Now, Is(r#""127.0.0.1:9090""#), "health, metrics, status, invalidation"),
+    key(Server, "drain_delay", Now, Is(r#""0s""#), "after SIGTERM: connections are still accepted for so long"),
+    key(Server, "shutdown_grace", Now, Is(r#""10s""#), "after that: running requests may finish for so long"),
+    key(Server, "max_connections", Now, Is("20000"), "open connections; more are refused"),
+    key(Server, "max_waiters", Now, Is("50000"), "requests waiting for fills; more are refused"),
+    key(Server, "body_max_bytes", Now, Is(r#""64KiB""#), "largest body of a request"),
+    key(Server, "expose_stamp", Now, Is("false"), "Seawall-Stamp on every answer"),
+    key(
+        Admin,
+        "token_sha256",
+        Now,
+        Is(r#""""#),
+        "SHA-256 of the admin token; required unless admin_listen is loopback",
+    ),
+    key(Postgres, "url", Now, Required, "URL or key=value connection string"),
+    key(Postgres, "pool_size", Now, Is("8"), "connections to Postgres"),
+    key(Postgres, "connect_timeout", Now, Is(r#""2s""#), "bounds connecting to one host"),
+    key(Postgres, "search_path", Now, Is(r#""""#), "of every session; empty: the role's own"),
+    key(Postgres, "timezone", Now, Is(r#""UTC""#), "shapes timestamptz in answers"),
+    key(Postgres, "reconnect_max", Now, Is(r#""1s""#), "while Postgres is away it is probed this often"),
+    key(Postgres, "tls", Now, Is(r#""prefer""#), "disable, prefer, require, verify-ca or verify-full"),
+    key(Postgres, "tls_root_cert", Now, Is(r#""""#), "PEM file to verify by; empty: the platform's roots"),
+    key(Postgres, "tls_client_cert", Now, Is(r#""""#), "PEM file that Seawall shows"),
+    key(Postgres, "tls_client_key", Now, Is(r#""""#), "its key"),
+    key(Postgres, "listen_url", Later("event stream"), Is(r#""""#), "direct connection for the event stream"),
+    key(Postgres, "migrate_url", Later("migrations"), Is(r#""""#), "role that may create schema and triggers"),
+    key(Redis, "url", REDIS, Is(r#""redis://127.0.0.1:6379""#), "the shared tier"),
+    key(Redis, "namespace", REDIS, Is(r#""shop""#), "prefix of its keys"),
+    key(Redis, "pool_size", REDIS, Is("8"), "connections to Redis"),
+    key(Redis, "timeout", REDIS, Is(r#""100ms""#), "bounds each command"),
+    key(Cache, "max_bytes", Now, Is(r#""256MiB""#), "all stored answers"),
+    key(Cache, "entry_max_bytes", Now, Is(r#""1MiB""#), "larger answers are given, not stored"),
+    key(Cache, "result_max_bytes", Now, Is(r#""16MiB""#), "larger answers are refused"),
+    key(Cache, "max_fills", Now, Is("8"), "concurrent rebuilds, all queries; default: postgres.pool_size"),
+    key(Cache, "max_queued_fills", Now, Is("1024"), "rebuilds waiting for their turn; more are refused"),
+    // "log" becomes the default with the event log; until then the default is the only value there is.
+    key(Invalidation, "source", Now, Is(r#""none""#), "log, notify or none; only none in this version"),
+    key(Invalidation, "channel", EVENTS, Is(r#""seawall""#), "of LISTEN and NOTIFY"),
+    key(Invalidation, "retention", EVENTS, Is(r#""15m""#), "how long events are kept"),
+    key(Invalidation, "poll_interval", EVENTS, Is(r#""5ms""#), "between polls while events come"),
+    key(Invalidation, "proactive", EVENTS, Is("64"), "hot entries refreshed at once after their invalidation"),
+    key(Invalidation, "advisory_key", EVENTS, Is("7309940371"), "the doorbell's lock"),
+    key(Defaults, "ttl", Now, Is(r#""5m""#), "how long an answer is fresh"),
+    key(Defaults, "jitter", Now, Is("0.1"), "share of ttl, both ways, drawn for each entry"),
+    key(Defaults, "timeout", Now, Is(r#""2s""#), "bounds a whole rebuild: queue, pool, statement"),
+    key(Defaults, "error_backoff", Now, Is(r#""1s""#), "how long a failure is remembered"),
+    key(Defaults, "max_rows", Now, Is("10000"), "more rows are refused"),
+    key(Defaults, "max_fills", Now, Is("8"), "concurrent rebuilds of one query"),
+    key(Defaults, "result", Now, Is(r#""rows""#), "rows, row or value"),
+    key(Defaults, "stale_while_revalidate", STALE, Is(r#""30s""#), "an old value is given while it is refreshed"),
+    key(Defaults, "stale_if_error", Later("stale-if-error"), Is(r#""1h""#), "an old value is given after a failure"),
+    key(Defaults, "serve_invalidated", EVENTS, Is(r#""0s""#), "an invalidated value is given while it is refreshed"),
+    key(Defaults, "wait_at_most", STALE, Is(r#""""#), "after this an old value is given while the rebuild runs on"),
+    key(Defaults, "early_refresh", Later("early refresh"), Is("1.0"), "XFetch beta; 0 turns it off"),
+    key(Defaults, "max_lag", Later("event stream"), Is(r#""2s""#), "event stream silent for longer: blind"),
+    key(Defaults, "on_blind", Later("event stream"), Is(r#""bypass""#), "bypass or serve"),
+    key(Defaults, "consistency", Later("strict reads"), Is(r#""bounded""#), "bounded or strict"),
+    key(Defaults, "request_cache_control", Later("Cache-Control in requests"), Is(r#""bounded""#), "ignore or bounded"),
+    key(
+        Defaults,
+        "min_refill_interval",
+        Later("Cache-Control in requests"),
+        Is(r#""1s""#),
+        "the most often that clients can force a fill of one key",
+    ),
+    key(Defaults, "client_ttl", Later("max-age for clients"), Is(r#""0s""#), "clients may keep an answer unasked"),
+    key(Defaults, "proactive_refresh", EVENTS, Is("false"), "hot entries are refreshed at once after invalidation"),
+    key(Query, "sql", Now, Example(r#""SELECT id, name FROM shop.products WHERE id = :id""#), "the statement"),
+    key(Query, "sql_file", Now, Example(r#""queries/product.sql""#), "or a file with it, from this file's directory"),
+    key(Query, "params", Now, Example(r#"{ id = "int4" }"#), "where the types that Postgres infers don't do"),
+    key(Query, "depends", EVENTS, Example(r#"{ "shop.products" = "id = :id" }"#), "tables that an answer depends on"),
+    key(Query, "tags", EVENTS, Example(r#"["region:{region}"]"#), "names to invalidate by"),
+    key(Param, "type", Now, Example(r#""int4""#), "overrides what Postgres infers"),
+    key(Param, "default", Now, Example("20"), "the value of an absent parameter"),
+    key(Param, "required", Now, Is("true"), "false: an absent parameter is NULL"),
+    key(Param, "min", Now, Example("1"), "least value"),
+    key(Param, "max", Now, Example("100"), "greatest value"),
+    key(Param, "max_length", Now, Example("64"), "greatest length of a text, in characters"),
+];
+
+/// The keys that may stand in `section`: a query has its own and those of `[defaults]`.
+pub fn of(section: Section) -> impl Iterator<Item = &'static Key> {
+    let inherits = section == Section::Query;
+    KEYS.iter().filter(move |k| k.section == section || (inherits && k.section == Section::Defaults))
+}
+
+/// The key called `name` in `section`.
+pub fn find(section: Section, name: &str) -> Option<&'static Key> {
+    of(section).find(|k| k.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_is_listed_twice_and_every_default_is_toml() {
+        for (i, key) in KEYS.iter().enumerate() {
+            assert!(!KEYS[..i].iter().any(|k| k.section == key.section && k.name == key.name), "{key:?}");
+            if let Is(text) | Example(text) = key.default {
+                assert!(toml::from_str::<toml::Table>(&format!("x = {text}")).is_ok(), "{key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_takes_the_keys_of_defaults_and_defaults_not_those_of_a_query() {
+        assert!(find(Query, "ttl").is_some());
+        assert!(find(Query, "sql").is_some());
+        assert!(find(Defaults, "sql").is_none());
+    }
+}

@@ -1,0 +1,184 @@
+//! The admin listener: health, metrics, status. Nothing secret is in any of them.
+//!
+//! Readiness turns 503 only before the first good start and while draining. Whatever else is wrong is 200 with reasons:
+//! all pods unready at once would turn stale answers into none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::list;
+use super::problem::{Code, Problem};
+use super::response::{self, Response, ResponseBody};
+use crate::readthrough::Readthrough;
+use crate::readthrough::origin::OriginState;
+use crate::telemetry::metrics::Outcome;
+
+/// How far the process is in its life.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicU8);
+
+const STARTING: u8 = 0;
+const SERVING: u8 = 1;
+const DRAINING: u8 = 2;
+
+impl Readiness {
+    /// It serves; a service that has once started never goes back.
+    pub fn serve(&self) {
+        let _ = self.0.compare_exchange(STARTING, SERVING, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// It is about to stop.
+    pub fn drain(&self) {
+        self.0.store(DRAINING, Ordering::Relaxed);
+    }
+
+    /// Whether it is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == DRAINING
+    }
+
+    /// The answer of `/readyz`.
+    pub fn respond(&self, read: &Readthrough) -> Response {
+        let reasons: Vec<String> = read.degraded().into_iter().map(|(_, sentence)| sentence).collect();
+        let (status, word) = match self.0.load(Ordering::Relaxed) {
+            STARTING => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+            DRAINING => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            _ if reasons.is_empty() => (StatusCode::OK, "ok"),
+            _ => (StatusCode::OK, "degraded"),
+        };
+        response::json(status, &json!({ "status": word, "reasons": reasons }))
+    }
+}
+
+/// The answer of `/livez`: that there is one.
+pub fn alive() -> Response {
+    response::json(StatusCode::OK, &json!({ "status": "alive" }))
+}
+
+struct Admin {
+    read: Arc<Readthrough>,
+    ready: Arc<Readiness>,
+    token_sha256: Option<[u8; 32]>,
+}
+
+/// The admin listener's routes. `/status` needs the token where there is one; health and metrics need none.
+pub fn router(read: Arc<Readthrough>, ready: Arc<Readiness>, token_sha256: Option<[u8; 32]>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { into_axum(alive()) }))
+        .route(
+            "/readyz",
+            get(|State(admin): State<Arc<Admin>>| async move { into_axum(admin.ready.respond(&admin.read)) }),
+        )
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .fallback(|headers: HeaderMap| async move {
+            into_axum(
+                Problem::new(Code::UnknownPath, "here are /livez, /readyz, /metrics and /status").respond(&headers),
+            )
+        })
+        .method_not_allowed_fallback(|method: axum::http::Method, headers: HeaderMap| async move {
+            into_axum(Problem::method(&method, "GET, HEAD").respond(&headers))
+        })
+        .with_state(Arc::new(Admin { read, ready, token_sha256 }))
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    admin.read.gauge();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.read.metrics().text())
+}
+
+async fn status(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> axum::response::Response {
+    if let Some(expected) = admin.token_sha256
+        && !presents(&headers, &expected)
+    {
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+        return (StatusCode::UNAUTHORIZED, challenge, "the admin token is required: Authorization: Bearer <token>\n")
+            .into_response();
+    }
+    into_axum(response::json(StatusCode::OK, &document(&admin.read)))
+}
+
+/// Whether the request presents the token of this digest; compared in constant time.
+fn presents(headers: &HeaderMap, expected: &[u8; 32]) -> bool {
+    let Some(Ok(value)) = headers.get(header::AUTHORIZATION).map(|v| v.to_str()) else { return false };
+    let Some((scheme, token)) = value.split_once(' ') else { return false };
+    let digest: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
+    scheme.eq_ignore_ascii_case("bearer") && bool::from(digest.ct_eq(expected))
+}
+
+fn document(read: &Readthrough) -> Value {
+    let pool = read.origin().pool();
+    let queries: Vec<Value> = read
+        .routes()
+        .iter()
+        .map(|route| {
+            let requests: serde_json::Map<String, Value> = Outcome::ALL
+                .iter()
+                .map(|&outcome| (outcome.as_str().to_owned(), route.metrics().requests_by(outcome).into()))
+                .collect();
+            json!({
+                "name": route.query().name(),
+                "status": list::status(&route.query().shape()),
+                "verdict": route.verdict(),
+                "requests": requests,
+                "shared": route.metrics().shared.get(),
+                "statements": route.metrics().statements.get(),
+            })
+        })
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "degraded": read.degraded().into_iter().map(|(_, sentence)| sentence).collect::<Vec<_>>(),
+        "lineage": read.ledger().lineage().map(|l| l.as_str().to_owned()),
+        "database": match read.origin().state() {
+            OriginState::Unknown => "unknown",
+            OriginState::Up => "up",
+            OriginState::Away(_) => "away",
+        },
+        "pool": { "idle": pool.idle, "busy": pool.busy, "waiting": pool.waiting },
+        "store": { "entries": read.store().len(), "bytes": read.store().bytes() },
+        "flights": read.flying(),
+        "waiters": read.waiting(),
+        "queries": queries,
+    })
+}
+
+fn into_axum(response: Response) -> axum::response::Response {
+    response.map(|body: ResponseBody| axum::body::Body::from(body.into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_itself_is_let_in() {
+        let expected: [u8; 32] = Sha256::digest(b"secret").into();
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().expect("a header value"));
+            presents(&headers, &expected)
+        };
+        assert!(with("Bearer secret") && with("bearer secret"));
+        assert!(!with("Bearer Secret") && !with("Bearer ") && !with("secret") && !with("Basic secret"));
+        assert!(!presents(&HeaderMap::new(), &expected));
+    }
+
+    #[test]
+    fn a_service_that_drains_never_serves_again() {
+        let ready = Readiness::default();
+        ready.serve();
+        ready.drain();
+        ready.serve();
+        assert!(ready.is_draining());
+    }
+}

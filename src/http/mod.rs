@@ -1,0 +1,15 @@
+//! HTTP: the query endpoint, as a plain hyper service, and the admin listener.
+//!
+//! The only module that knows `hyper`, `http` and `axum`, and the only one with status codes (`problem.rs`).
+
+pub mod admin;
+mod bare;
+mod body;
+pub mod list;
+pub mod listener;
+mod negotiate;
+pub mod pages;
+pub mod problem;
+pub mod read;
+pub mod response;
+mod tally;

@@ -1,0 +1,418 @@
+//! The query listener's service: a request to an answer.
+//!
+//! A hit is answered where it is called, without an await: route, parameters, key, look-up, head. Everything else goes
+//! into a boxed future. Each request is counted in exactly one outcome: a hit at once, any other by its `Tally`, which
+//! counts also when the client leaves and the future is dropped.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use hyper::body::{Body, Incoming};
+
+use super::body::{self, Unreadable};
+use super::negotiate::{accepts_json, sends_json};
+use super::problem::{Code, Problem};
+use super::response::{self, CACHE_STATUS, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
+use super::tally::Tally;
+use super::{list, pages};
+use crate::cache::entry::Entry;
+use crate::catalog::args::{self, KeyBuf};
+use crate::catalog::{Prepared, Shape};
+use crate::clock::Moment;
+use crate::readthrough::{Answer, Failed, Led, Look, ReadError, Readthrough, Route, Source, Stored};
+use crate::stamp::Snapshot;
+use crate::telemetry::metrics::{Fallback, Outcome, Served};
+
+/// What the query listener needs to know of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of a POST's body.
+    pub body_max_bytes: u64,
+    /// Whether every answer carries its stamp.
+    pub expose_stamp: bool,
+}
+
+/// Longer URIs are refused; a longer list of parameters goes into a body. Proxies commonly take 8 KiB as well.
+const URI_MAX_BYTES: usize = 8 * 1024;
+
+const QUERIES: &str = "/v1/queries/";
+
+/// The query listener's service.
+pub struct Service {
+    read: Arc<Readthrough>,
+    options: Options,
+    ready: Arc<super::admin::Readiness>,
+}
+
+/// A response that is there, or one that takes a while.
+pub enum Reply {
+    /// Taken when polled.
+    Ready(Option<Response>),
+    /// Still to come.
+    Later(Pin<Box<dyn Future<Output = Response> + Send>>),
+}
+
+impl Future for Reply {
+    type Output = Result<Response, std::convert::Infallible>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Ready(response) => Poll::Ready(Ok(response.take().expect("a reply is polled to its end once"))),
+            Self::Later(future) => future.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self::Ready(Some(response))
+    }
+}
+
+impl Service {
+    /// The service over `read`.
+    pub fn new(read: Arc<Readthrough>, options: Options, ready: Arc<super::admin::Readiness>) -> Arc<Self> {
+        Arc::new(Self { read, options, ready })
+    }
+
+    /// Counts a request that hyper answered itself, since it could not be read.
+    pub fn unreadable(&self) {
+        self.read.unknown().metrics().request(Outcome::Rejected, Served::Memory, 0.0);
+    }
+
+    /// Answers a request.
+    #[inline]
+    pub fn answer(self: &Arc<Self>, request: http::Request<Incoming>) -> Reply {
+        let started = self.read.clock().now();
+        let uri = request.uri();
+        let Some(name) = uri.path().strip_prefix(QUERIES) else { return self.elsewhere(&request, started) };
+        let Some(route) = self.read.route(name) else { return self.unknown_query(&request, started) };
+        if uri.query().is_some_and(|query| query.len() > URI_MAX_BYTES) {
+            return self.reject(route, started, Problem::new(Code::UriTooLong, "over 8 KiB"), request.headers());
+        }
+        let method = request.method();
+        let head = match *method {
+            Method::GET => false,
+            Method::HEAD => true,
+            Method::POST => return self.post(Arc::clone(route), request, started),
+            _ => {
+                return self.reject(route, started, Problem::method(method, "GET, HEAD, POST"), request.headers());
+            }
+        };
+        if !accepts_json(request.headers()) {
+            return self.reject(route, started, Problem::new(Code::NotAcceptable, "Accept"), request.headers());
+        }
+        let shape = route.query().shape();
+        let Shape::Ready(prepared) = &**shape else {
+            return self.fail(route, started, &unready(&shape).into(), request.headers());
+        };
+        let mut key = KeyBuf::new();
+        if let Err(errors) = args::key_from_uri(prepared, uri.query().unwrap_or_default(), &mut key) {
+            return self.reject(route, started, Problem::parameters(errors), request.headers());
+        }
+        match self.read.look(&key, started) {
+            Look::Fresh(entry, ttl) => {
+                self.hit(route, entry, ttl, &Asked { head, headers: request.headers() }, started)
+            }
+            Look::Rebuild(why) => {
+                let (parts, _) = request.into_parts();
+                let (route, prepared) = (Arc::clone(route), Arc::clone(prepared));
+                drop(shape);
+                let tally = Tally::new(Arc::clone(&self.read), route, started);
+                self.later(tally, prepared, key, why, head, parts.headers)
+            }
+        }
+    }
+
+    /// A fresh answer.
+    #[inline]
+    fn hit(&self, route: &Route, entry: Arc<Entry>, ttl: Duration, asked: &Asked<'_>, started: Moment) -> Reply {
+        let status = seconds_left(ttl);
+        let response = self.represent(entry, asked, status, started);
+        let took = self.read.clock().now().since(started);
+        route.metrics().request(answered(&response), Served::Memory, took.as_secs_f64());
+        response.into()
+    }
+
+    /// The rest of a request that nothing fresh was found for.
+    fn later(
+        self: &Arc<Self>,
+        tally: Tally,
+        prepared: Arc<Prepared>,
+        key: KeyBuf,
+        why: Fallback,
+        head: bool,
+        headers: HeaderMap,
+    ) -> Reply {
+        let service = Arc::clone(self);
+        Reply::Later(Box::pin(async move {
+            let read = Arc::clone(&service.read);
+            match read.read(tally.route(), &prepared, &key, why).await {
+                Ok(answer) => service.filled(tally, answer, &Asked { head, headers: &headers }),
+                Err(failed) => service.failed(tally, &failed, &headers),
+            }
+        }))
+    }
+
+    fn filled(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
+        let (outcome, served, status) = match answer.source {
+            Source::Memory { ttl } => (Outcome::Hit, Served::Memory, seconds_left(ttl)),
+            Source::Fill { led, why, stored } => {
+                let outcome = match led {
+                    Led::Own => Outcome::Miss,
+                    Led::Others => Outcome::Collapsed,
+                };
+                (outcome, Served::Postgres, HeaderValue::from_static(forwarded(why, stored, led)))
+            }
+        };
+        let response = self.represent(answer.entry, asked, status, self.read.clock().now());
+        tally.count(if response.status().is_client_error() { Outcome::Rejected } else { outcome }, served);
+        response
+    }
+
+    fn failed(&self, tally: Tally, failed: &Failed, headers: &HeaderMap) -> Response {
+        let response = Problem::read(failed, self.read.clock().now()).respond(headers);
+        tally.count(answered(&response), Served::Postgres);
+        response
+    }
+
+    /// The representation of an entry: 200, 304, or the 404 that says that there is no row.
+    #[inline]
+    fn represent(&self, entry: Arc<Entry>, asked: &Asked<'_>, status: HeaderValue, now: Moment) -> Response {
+        let mut response = if entry.is_absent() {
+            Problem::new(Code::NoRow, "no row for these parameters").respond_with(None)
+        } else {
+            let mut response = Response::new(ResponseBody::default());
+            // Six fields in one allocation each for table and entries, instead of growing into them.
+            *response.headers_mut() = HeaderMap::with_capacity(8);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        };
+        let headers = response.headers_mut();
+        if let Ok(etag) = HeaderValue::from_bytes(entry.etag()) {
+            headers.insert(header::ETAG, etag);
+        }
+        headers.insert(header::AGE, HeaderValue::from(entry.age(now).as_secs()));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(CACHE_STATUS.clone(), status);
+        if self.options.expose_stamp || asked.headers.get(&SEAWALL_DEBUG).is_some_and(|v| v == "1") {
+            headers.insert(SEAWALL_STAMP.clone(), stamp_value(&entry.stamp().snapshot));
+        }
+        if !entry.is_absent() {
+            if response::matches(asked.headers, entry.etag()) {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                return response;
+            }
+            *response.body_mut() = ResponseBody::entry(entry);
+        }
+        if asked.head { response::headless(response) } else { response }
+    }
+
+    fn post(self: &Arc<Self>, route: Arc<Route>, request: http::Request<Incoming>, started: Moment) -> Reply {
+        let headers = request.headers();
+        let limit = self.options.body_max_bytes;
+        let said = request.body().size_hint().lower();
+        let refusal = if !sends_json(headers) {
+            Some(Problem::new(Code::NotJson, "Content-Type"))
+        } else if !accepts_json(headers) {
+            Some(Problem::new(Code::NotAcceptable, "Accept"))
+        } else if said > limit {
+            Some(Problem::new(Code::BodyTooLarge, format!("{said} bytes, and {limit} are allowed")))
+        } else if request.uri().query().is_some_and(|query| !query.is_empty()) {
+            Some(Problem::new(
+                Code::BadParameter,
+                "a POST takes its parameters from the body alone; the URI has some too",
+            ))
+        } else {
+            None
+        };
+        if let Some(problem) = refusal {
+            // The body was not read; what follows on this connection would be taken for a request.
+            let reply = self.reject(&route, started, problem.closing(), headers);
+            body::discard(request.into_body());
+            return reply;
+        }
+        let service = Arc::clone(self);
+        let tally = Tally::new(Arc::clone(&self.read), route, started);
+        Reply::Later(Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            match service.parameters(&tally, body, limit).await {
+                Ok(Asking { prepared, key }) => {
+                    let asked = Asked { head: false, headers: &parts.headers };
+                    let read = Arc::clone(&service.read);
+                    match read.look(&key, read.clock().now()) {
+                        Look::Fresh(entry, ttl) => {
+                            let response = service.represent(entry, &asked, seconds_left(ttl), read.clock().now());
+                            tally.count(answered(&response), Served::Memory);
+                            response
+                        }
+                        Look::Rebuild(why) => match read.read(tally.route(), &prepared, &key, why).await {
+                            Ok(answer) => service.filled(tally, answer, &asked),
+                            Err(failed) => service.failed(tally, &failed, &parts.headers),
+                        },
+                    }
+                }
+                Err(problem) => {
+                    let response = problem.respond(&parts.headers);
+                    tally.count(answered(&response), Served::Memory);
+                    response
+                }
+            }
+        }))
+    }
+
+    /// Reads a POST's body and finds its key.
+    async fn parameters(&self, tally: &Tally, body: Incoming, limit: u64) -> Result<Asking, Problem> {
+        let body = match body::collect(body, limit).await {
+            Ok(body) => body,
+            Err(Unreadable::TooLong) => {
+                return Err(Problem::new(Code::BodyTooLarge, format!("more than {limit} bytes")).closing());
+            }
+            Err(Unreadable::Broken) => {
+                return Err(Problem::new(Code::BadRequest, "the body broke off or is malformed").closing());
+            }
+            Err(Unreadable::TooSlow) => {
+                return Err(Problem::new(Code::RequestTimeout, "the body took over 10 s").closing());
+            }
+        };
+        let prepared = {
+            let shape = tally.route().query().shape();
+            match &**shape {
+                Shape::Ready(prepared) => Arc::clone(prepared),
+                Shape::Pending | Shape::Broken(_) => {
+                    return Err(Problem::read(&unready(&shape).into(), self.read.clock().now()));
+                }
+            }
+        };
+        let mut key = KeyBuf::new();
+        args::key_from_json(&prepared, &body, &mut key).map_err(Problem::parameters)?;
+        Ok(Asking { prepared, key })
+    }
+
+    fn unknown_query(&self, request: &http::Request<Incoming>, started: Moment) -> Reply {
+        let shown: String = request.uri().path().chars().skip(QUERIES.len()).take(64).collect();
+        let problem = Problem::new(Code::UnknownQuery, format!("{shown:?} is not declared"));
+        self.reject(self.read.unknown(), started, problem, request.headers())
+    }
+
+    /// Everything that is no query: the list, health, the pages of problems.
+    #[cold]
+    fn elsewhere(&self, request: &http::Request<Incoming>, started: Moment) -> Reply {
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        let path = request.uri().path();
+        let found = match path {
+            "/v1/queries" => Some(list::queries as fn(&Readthrough) -> Response),
+            "/livez" => Some((|_| super::admin::alive()) as fn(&Readthrough) -> Response),
+            _ => None,
+        };
+        let response = match (found, path.strip_prefix("/problems/")) {
+            (Some(_), _) | (None, Some(_)) if !get => {
+                Problem::method(request.method(), "GET, HEAD").respond(request.headers())
+            }
+            (Some(answer), _) => answer(&self.read),
+            (None, Some(code)) => pages::problem(code),
+            (None, None) if path == "/readyz" && get => self.ready.respond(&self.read),
+            (None, None) => {
+                let problem = Problem::new(Code::UnknownPath, "see GET /v1/queries");
+                return self.reject(self.read.unknown(), started, problem, request.headers());
+            }
+        };
+        if *request.method() == Method::HEAD { response::headless(response).into() } else { response.into() }
+    }
+
+    /// Refuses a request that no statement was run for.
+    #[cold]
+    fn reject(&self, route: &Route, started: Moment, problem: Problem, headers: &HeaderMap) -> Reply {
+        let response = problem.respond(headers);
+        let took = self.read.clock().now().since(started);
+        route.metrics().request(answered(&response), Served::Memory, took.as_secs_f64());
+        response.into()
+    }
+
+    #[cold]
+    fn fail(&self, route: &Route, started: Moment, failed: &Failed, headers: &HeaderMap) -> Reply {
+        self.reject(route, started, Problem::read(failed, started), headers)
+    }
+}
+
+/// What a request asks of the representation.
+struct Asked<'a> {
+    head: bool,
+    headers: &'a HeaderMap,
+}
+
+/// A POST, understood.
+struct Asking {
+    prepared: Arc<Prepared>,
+    key: KeyBuf,
+}
+
+/// The outcome of an answer that no flight was waited for.
+#[inline]
+fn answered(response: &Response) -> Outcome {
+    let status = response.status();
+    if status.is_server_error() {
+        Outcome::Error
+    } else if status.is_client_error() {
+        Outcome::Rejected
+    } else {
+        Outcome::Hit
+    }
+}
+
+/// Why a query that isn't ready can't be asked.
+fn unready(shape: &Shape) -> ReadError {
+    match shape {
+        Shape::Broken(_) => ReadError::BrokenQuery,
+        Shape::Pending | Shape::Ready(_) => ReadError::Unprepared,
+    }
+}
+
+#[inline]
+fn seconds_left(ttl: Duration) -> HeaderValue {
+    response::numbered("seawall; hit; ttl=", i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// `Cache-Status` of an answer that a fill brought.
+const fn forwarded(why: Fallback, stored: Stored, led: Led) -> &'static str {
+    match (why, stored, led) {
+        (Fallback::Miss, Stored::Kept, Led::Own) => "seawall; fwd=uri-miss; stored",
+        (Fallback::Miss, Stored::Kept, Led::Others) => "seawall; fwd=uri-miss; stored; collapsed",
+        (Fallback::Miss, Stored::Passed, Led::Own) => "seawall; fwd=uri-miss",
+        (Fallback::Miss, Stored::Passed, Led::Others) => "seawall; fwd=uri-miss; collapsed",
+        (Fallback::Expired, Stored::Kept, Led::Own) => "seawall; fwd=stale; stored",
+        (Fallback::Expired, Stored::Kept, Led::Others) => "seawall; fwd=stale; stored; collapsed",
+        (Fallback::Expired, Stored::Passed, Led::Own) => "seawall; fwd=stale",
+        (Fallback::Expired, Stored::Passed, Led::Others) => "seawall; fwd=stale; collapsed",
+        (Fallback::Invalidated, Stored::Kept, Led::Own) => "seawall; fwd=stale; stored; detail=invalidated",
+        (Fallback::Invalidated, Stored::Kept, Led::Others) => {
+            "seawall; fwd=stale; stored; collapsed; detail=invalidated"
+        }
+        (Fallback::Invalidated, Stored::Passed, Led::Own) => "seawall; fwd=stale; detail=invalidated",
+        (Fallback::Invalidated, Stored::Passed, Led::Others) => "seawall; fwd=stale; collapsed; detail=invalidated",
+    }
+}
+
+/// A snapshot in a header: over 256 bytes, the running transactions become a count.
+fn stamp_value(snapshot: &Snapshot) -> HeaderValue {
+    let mut text = snapshot.to_string();
+    if text.len() > 256 {
+        let bounds = text.match_indices(':').nth(1).map_or(0, |(at, _)| at + 1);
+        text.truncate(bounds);
+        // Writing to a String can't fail.
+        let _ = write!(text, "({} running)", snapshot.running());
+    }
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unprintable"))
+}
+
+/// Header names that answers use beyond the standard ones, for the reference's test.
+pub fn own_headers() -> [&'static HeaderName; 3] {
+    [&CACHE_STATUS, &SEAWALL_STAMP, &SEAWALL_DEBUG]
+}

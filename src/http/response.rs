@@ -1,0 +1,180 @@
+//! Answers on their way out: bodies that are not copied, and heads.
+//!
+//! A body is a reference to the entry that holds it; hyper writes it from there with the head in one `writev`.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::body::{Body, Frame, SizeHint};
+
+use crate::cache::entry::Entry;
+
+/// RFC 9211.
+pub static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// The snapshot that an answer was read under.
+pub static SEAWALL_STAMP: HeaderName = HeaderName::from_static("seawall-stamp");
+/// `1` asks for the stamp.
+pub static SEAWALL_DEBUG: HeaderName = HeaderName::from_static("seawall-debug");
+
+/// A response of the query listener.
+pub type Response = http::Response<ResponseBody>;
+
+/// What a response carries: nothing, an entry's body, or bytes made for it.
+#[derive(Debug, Default)]
+pub struct ResponseBody(Option<Chunk>);
+
+/// One contiguous piece.
+#[derive(Debug)]
+pub enum Chunk {
+    /// The body of an entry, from an offset on.
+    Entry(Arc<Entry>, usize),
+    /// Bytes of its own.
+    Bytes(Bytes),
+}
+
+impl ResponseBody {
+    /// The body of `entry`.
+    #[inline]
+    pub fn entry(entry: Arc<Entry>) -> Self {
+        Self(if entry.body().is_empty() { None } else { Some(Chunk::Entry(entry, 0)) })
+    }
+
+    /// These bytes.
+    pub fn bytes(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self(if bytes.is_empty() { None } else { Some(Chunk::Bytes(bytes)) })
+    }
+}
+
+impl ResponseBody {
+    /// What there is of it, copied where it is an entry's: for the admin listener, which sends none of these.
+    pub fn into_bytes(self) -> Bytes {
+        match self.0 {
+            None => Bytes::new(),
+            Some(Chunk::Bytes(bytes)) => bytes,
+            Some(Chunk::Entry(entry, from)) => Bytes::copy_from_slice(&entry.body()[from..]),
+        }
+    }
+}
+
+impl Buf for Chunk {
+    #[inline]
+    fn remaining(&self) -> usize {
+        match self {
+            Self::Entry(entry, from) => entry.body().len() - from,
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    #[inline]
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Entry(entry, from) => &entry.body()[*from..],
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, n: usize) {
+        match self {
+            Self::Entry(entry, from) => {
+                assert!(n <= entry.body().len() - *from, "advanced beyond the body's end");
+                *from += n;
+            }
+            Self::Bytes(bytes) => bytes.advance(n),
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Chunk;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |chunk| chunk.remaining() as u64))
+    }
+}
+
+/// A value that a number ends: `prefix` and `number`, made on the stack.
+pub fn numbered(prefix: &'static str, number: i64) -> HeaderValue {
+    let mut text = itoa::Buffer::new();
+    let digits = text.format(number).as_bytes();
+    let mut value = smallvec::SmallVec::<[u8; 64]>::new();
+    value.extend_from_slice(prefix.as_bytes());
+    value.extend_from_slice(digits);
+    HeaderValue::from_bytes(&value).unwrap_or(HeaderValue::from_static("0"))
+}
+
+/// The answer to HEAD: everything but the body, with its length.
+pub fn headless(mut response: Response) -> Response {
+    let length = response.body().size_hint().exact().unwrap_or_default();
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    *response.body_mut() = ResponseBody::default();
+    response
+}
+
+/// Whether `If-None-Match` names `etag`. Weak comparison, as RFC 9110 section 13.1.2 has it.
+pub fn matches(headers: &HeaderMap, etag: &[u8]) -> bool {
+    let mut fields = headers.get_all(header::IF_NONE_MATCH).iter();
+    fields.any(|field| {
+        field.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii).any(|candidate| {
+            candidate == b"*" || candidate == etag || candidate.strip_prefix(b"W/").is_some_and(|weak| weak == etag)
+        })
+    })
+}
+
+/// A page of HTML that needs nothing from elsewhere.
+pub fn html(status: http::StatusCode, page: String) -> Response {
+    let mut response = Response::new(ResponseBody::bytes(page));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
+    );
+    response
+}
+
+/// A JSON document that is made for this request.
+pub fn json(status: http::StatusCode, document: &serde_json::Value) -> Response {
+    let mut response = Response::new(ResponseBody::bytes(document.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_none_match_takes_lists_stars_and_weak_tags() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, value.parse().expect("a header value"));
+            headers
+        };
+        for yes in ["\"a\"", "*", "W/\"a\"", "\"b\", \"a\"", "\"b\" ,W/\"a\""] {
+            assert!(matches(&with(yes), b"\"a\""), "{yes}");
+        }
+        for no in ["\"b\"", "a", "", "W/\"b\", \"c\""] {
+            assert!(!matches(&with(no), b"\"a\""), "{no}");
+        }
+        assert!(!matches(&HeaderMap::new(), b"\"a\""));
+    }
+}

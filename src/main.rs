@@ -1,0 +1,10 @@
+//! Arguments to command, outcome to exit code; no logic.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use seawall::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    cli::run(Cli::parse())
+}

@@ -1,0 +1,70 @@
+//! Why a reader gets no answer: decisions, not status codes (these are made in `http/problem.rs`).
+
+use super::origin::OriginError;
+use crate::clock::Moment;
+
+/// Why there is no answer. Shared by all who waited for it.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ReadError {
+    /// The rebuild did not end by the reader's deadline.
+    #[error("the rebuild did not end in time")]
+    Deadline,
+    /// As many rebuilds wait already as may.
+    #[error("the queue of rebuilds is full")]
+    QueueFull,
+    /// The rebuild waited for its turn until its deadline.
+    #[error("the rebuild's turn did not come in time")]
+    QueueDeadline,
+    /// As many requests wait already as may.
+    #[error("too many requests wait")]
+    TooManyWaiters,
+    /// A bug in Seawall, which went to the log.
+    #[error("the rebuild panicked")]
+    Panicked,
+    /// Everybody who wanted it had left; whoever sees this came at the same moment, and may try again.
+    #[error("the rebuild was cancelled")]
+    Cancelled,
+    /// The query has not been prepared: the database has not been reached since the start.
+    #[error("the query has not been prepared yet")]
+    Unprepared,
+    /// The query can't be asked, as the log says.
+    #[error("the query is broken")]
+    BrokenQuery,
+    /// Even a fill sent after the reader's arrival is of another history.
+    #[error("the origin is behind")]
+    OriginBehind,
+    /// The database gave no answer.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+}
+
+impl ReadError {
+    /// Whether the same question would fail again if it were asked at once: then it is remembered for the backoff.
+    /// A panic isn't (the next request fills), nor is what says nothing about the question.
+    pub fn lasts(&self) -> bool {
+        match self {
+            Self::Deadline | Self::Origin(_) | Self::OriginBehind | Self::BrokenQuery => true,
+            Self::QueueFull
+            | Self::QueueDeadline
+            | Self::TooManyWaiters
+            | Self::Panicked
+            | Self::Cancelled
+            | Self::Unprepared => false,
+        }
+    }
+}
+
+/// An error, and until when it is remembered, if it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// What went wrong.
+    pub error: ReadError,
+    /// Until then the same question gets the same error.
+    pub until: Option<Moment>,
+}
+
+impl From<ReadError> for Failed {
+    fn from(error: ReadError) -> Self {
+        Self { error, until: None }
+    }
+}

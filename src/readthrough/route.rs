@@ -1,0 +1,77 @@
+//! A query as the read path knows it: its metrics and its bound on concurrent rebuilds beside what the catalog says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::catalog::policy::Policy;
+use crate::catalog::sql::Statement;
+use crate::catalog::{Declaration, Query, ResultForm, Shape};
+use crate::clock::Moment;
+use crate::telemetry::metrics::{Metrics, QueryMetrics, UNKNOWN};
+
+/// Every verdict that a query can have.
+pub const VERDICTS: [&str; 4] = ["exact", "declared", "ttl-only", "broken"];
+
+/// One named query on the read path.
+pub struct Route {
+    number: u32,
+    query: Arc<Query>,
+    metrics: QueryMetrics,
+    pub(super) fills: Semaphore,
+    last_logged: AtomicU64,
+}
+
+impl Route {
+    pub(super) fn new(number: u32, query: Arc<Query>, metrics: QueryMetrics) -> Self {
+        let fills = Semaphore::new(query.policy().max_fills);
+        Self { number, query, metrics, fills, last_logged: AtomicU64::new(0) }
+    }
+
+    /// Where requests are counted that name no query. It can't be asked.
+    pub(super) fn unknown(metrics: &Metrics) -> Self {
+        let declaration = Declaration {
+            name: UNKNOWN.into(),
+            statement: Statement::default(),
+            result: ResultForm::Rows,
+            params: vec![],
+            policy: Policy::default(),
+        };
+        Self::new(u32::MAX, Arc::new(Query::new(declaration)), metrics.query(UNKNOWN))
+    }
+
+    /// Its number, which entries carry.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The query.
+    #[inline]
+    pub fn query(&self) -> &Arc<Query> {
+        &self.query
+    }
+
+    /// Its metrics.
+    #[inline]
+    pub fn metrics(&self) -> &QueryMetrics {
+        &self.metrics
+    }
+
+    /// What its freshness rests on.
+    pub fn verdict(&self) -> &'static str {
+        match &**self.query.shape() {
+            Shape::Broken(_) => "broken",
+            Shape::Ready(_) | Shape::Pending => "ttl-only",
+        }
+    }
+
+    /// Whether a failure of this query may be logged aloud now: once a second. An outage is a line a second and query,
+    /// not one per key.
+    pub(super) fn may_log(&self, now: Moment) -> bool {
+        let last = self.last_logged.load(Ordering::Relaxed);
+        let due = last == 0 || now.since(Moment::from_nanos(last)) >= Duration::from_secs(1);
+        due && self.last_logged.compare_exchange(last, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}

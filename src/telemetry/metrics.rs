@@ -1,0 +1,384 @@
+//! The metrics, as handles that are resolved once.
+//!
+//! Labels come from the configuration or from the enums below, so the number of series is known at start. Handles of a
+//! query are resolved when its route is made; a request looks nothing up. The text of each HELP line is the doc comment
+//! of its field, shortened.
+
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Unknown query names count under this label: names that clients make up never become series.
+pub const UNKNOWN: &str = "_unknown";
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every value of the label.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// As the label has it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// How a request ended: exactly one for each.
+    Outcome {
+        /// A fresh answer from memory.
+        Hit = "hit",
+        /// An old answer from memory, labelled as such.
+        Stale = "stale",
+        /// A fresh answer from Redis.
+        RedisHit = "redis_hit",
+        /// It waited for a flight that another request led.
+        Collapsed = "collapsed",
+        /// It led a flight.
+        Miss = "miss",
+        /// It asked Postgres although an answer was stored.
+        Bypass = "bypass",
+        /// 4xx: the client's mistake; or the client left before its answer.
+        Rejected = "rejected",
+        /// 5xx.
+        Error = "error",
+    }
+}
+
+labels! {
+    /// Where an answer came from.
+    Served {
+        /// Without waiting for anybody.
+        Memory = "memory",
+        /// Out of the shared tier.
+        Redis = "redis",
+        /// After a fill.
+        Postgres = "postgres",
+    }
+}
+
+labels! {
+    /// Why a rebuild began.
+    Rebuild {
+        /// Nothing was stored.
+        Miss = "miss",
+        /// What was stored had outlived its ttl.
+        Expired = "expired",
+        /// Shortly before expiry.
+        Early = "early",
+        /// A write made the stored answer wrong.
+        Invalidated = "invalidated",
+        /// Asked for by a directive or an operator.
+        Manual = "manual",
+    }
+}
+
+labels! {
+    /// Why a request had to wait for Postgres.
+    Fallback {
+        /// Nothing was stored.
+        Miss = "miss",
+        /// What was stored had outlived its ttl.
+        Expired = "expired",
+        /// What was stored is another history's, or a write made it wrong.
+        Invalidated = "invalidated",
+    }
+}
+
+labels! {
+    /// Why a rebuild brought nothing.
+    Failure {
+        /// Its deadline passed.
+        Timeout = "timeout",
+        /// No connection, or none came free.
+        Pool = "pool",
+        /// Postgres said no.
+        Database = "database",
+        /// Over `max_rows` or `result_max_bytes`.
+        TooLarge = "too_large",
+        /// Everybody who wanted it had left.
+        Cancelled = "cancelled",
+        /// A bug in Seawall.
+        Panic = "panic",
+    }
+}
+
+labels! {
+    /// What was turned away at a bound.
+    Refused {
+        /// `cache.max_queued_fills`.
+        QueueFull = "queue_full",
+        /// `server.max_waiters`.
+        Waiters = "waiters",
+        /// The rebuild's deadline passed in the queue.
+        Deadline = "deadline",
+        /// `server.max_connections`.
+        Connections = "connections",
+    }
+}
+
+labels! {
+    /// Why the service is degraded: it serves, and somebody should look.
+    Degraded {
+        /// The database can't be reached.
+        Postgres = "postgres",
+        /// A query can't be asked.
+        QueryBroken = "query_broken",
+        /// A query has not been prepared yet.
+        QueryPending = "query_pending",
+        /// Schema `seawall` is not in force: every query lives by its ttl alone.
+        NoEvents = "no_events",
+    }
+}
+
+labels! {
+    /// What a pooled connection does.
+    Pooled {
+        /// Open and idle.
+        Idle = "idle",
+        /// With a fill.
+        Busy = "busy",
+    }
+}
+
+/// One query's handles, each resolved once.
+pub struct QueryMetrics {
+    requests: Box<[IntCounter]>,
+    durations: Box<[Histogram]>,
+    rebuilds: Box<[IntCounter]>,
+    fallbacks: Box<[IntCounter]>,
+    failures: Box<[IntCounter]>,
+    /// Requests answered by a flight that another request led.
+    pub shared: IntCounter,
+    /// Statements that reached Postgres.
+    pub statements: IntCounter,
+    /// The whole rebuild, from its start to its outcome.
+    pub refresh_seconds: Histogram,
+    /// Entries evicted for want of room.
+    pub evictions: IntCounter,
+}
+
+impl QueryMetrics {
+    /// Counts a request and the time it took.
+    #[inline]
+    pub fn request(&self, outcome: Outcome, served: Served, seconds: f64) {
+        self.requests[outcome as usize].inc();
+        self.durations[served as usize].observe(seconds);
+    }
+
+    /// Counts a rebuild.
+    pub fn rebuild(&self, reason: Rebuild) {
+        self.rebuilds[reason as usize].inc();
+    }
+
+    /// Counts a request that waits for Postgres.
+    pub fn fallback(&self, reason: Fallback) {
+        self.fallbacks[reason as usize].inc();
+    }
+
+    /// Counts a rebuild that failed.
+    pub fn failure(&self, reason: Failure) {
+        self.failures[reason as usize].inc();
+    }
+
+    /// Requests so far, by outcome, for `/status`.
+    pub fn requests_by(&self, outcome: Outcome) -> u64 {
+        self.requests[outcome as usize].get()
+    }
+}
+
+/// All metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    shared: IntCounterVec,
+    rebuilds: IntCounterVec,
+    statements: IntCounterVec,
+    fallbacks: IntCounterVec,
+    refresh: HistogramVec,
+    failures: IntCounterVec,
+    evictions: IntCounterVec,
+    refused: Box<[IntCounter]>,
+    degraded: Box<[IntGauge]>,
+    pooled: Box<[IntGauge]>,
+    verdicts: IntGaugeVec,
+    /// Answers kept in memory.
+    pub store_entries: IntGauge,
+    /// Bytes of these: bodies, keys and bookkeeping.
+    pub store_bytes: IntGauge,
+    /// Rebuilds under way.
+    pub flights: IntGauge,
+    /// Requests waiting for one.
+    pub waiters: IntGauge,
+    /// Requests that have been read and not yet answered.
+    pub in_flight: IntGauge,
+    /// How long fills waited for a connection.
+    pub pool_wait_seconds: Histogram,
+    /// Time since the last completed poll of the event stream; infinite without one.
+    pub freshness_bound: Gauge,
+}
+
+/// From 25 us, which a hit stays well below, to 10 s, the longest default deadline and more.
+const DURATIONS: &[f64] = &[
+    25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+/// Registration fails only for a name that is taken or malformed, and every name stands below, once.
+const REGISTERED: &str = "metric names are well-formed and registered once";
+
+impl Metrics {
+    /// A registry of its own with every metric in it.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let refused = counters(r, "seawall_refused_total", "Turned away at a bound, by bound.", &["reason"]);
+        let degraded = gauges(r, "seawall_degraded", "1 where the service is degraded for this reason.", &["reason"]);
+        let pooled = gauges(r, "seawall_pool_connections", "Connections to Postgres, by what they do.", &["state"]);
+        let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        #[cfg(target_os = "linux")]
+        r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect(REGISTERED);
+        let freshness_bound = Gauge::new(
+            "seawall_freshness_bound_seconds",
+            "Now minus the start of the last completed poll: what a bounded hit may lack.",
+        )
+        .expect(REGISTERED);
+        freshness_bound.set(f64::INFINITY);
+        r.register(Box::new(freshness_bound.clone())).expect(REGISTERED);
+        Self {
+            requests: counters(r, "seawall_requests_total", "Requests, each exactly once.", &["query", "outcome"]),
+            durations: histograms(
+                r,
+                "seawall_request_duration_seconds",
+                "From a request's head being read to its answer being ready.",
+                &["query", "served"],
+            ),
+            shared: counters(
+                r,
+                "seawall_shared_requests_total",
+                "Requests answered by a flight that another request led.",
+                &["query"],
+            ),
+            rebuilds: counters(r, "seawall_rebuilds_total", "Rebuilds begun, by reason.", &["query", "reason"]),
+            statements: counters(r, "seawall_db_queries_total", "Statements that reached Postgres.", &["query"]),
+            fallbacks: counters(
+                r,
+                "seawall_db_fallbacks_total",
+                "Requests that had to wait for Postgres, by reason.",
+                &["query", "reason"],
+            ),
+            refresh: histograms(
+                r,
+                "seawall_refresh_duration_seconds",
+                "The whole rebuild: queue, connection and statement.",
+                &["query"],
+            ),
+            failures: counters(
+                r,
+                "seawall_rebuild_errors_total",
+                "Rebuilds that brought nothing, by reason.",
+                &["query", "reason"],
+            ),
+            evictions: counters(r, "seawall_evictions_total", "Entries evicted for want of room.", &["query"]),
+            refused: Refused::ALL.iter().map(|l| refused.with_label_values(&[l.as_str()])).collect(),
+            degraded: Degraded::ALL.iter().map(|l| degraded.with_label_values(&[l.as_str()])).collect(),
+            pooled: Pooled::ALL.iter().map(|l| pooled.with_label_values(&[l.as_str()])).collect(),
+            verdicts: gauges(r, "seawall_query_verdict", "1 for the verdict in force.", &["query", "verdict"]),
+            store_entries: gauge(r, "seawall_store_entries", "Answers kept in memory."),
+            store_bytes: gauge(r, "seawall_store_bytes", "Bytes of these: bodies, keys and bookkeeping."),
+            flights: gauge(r, "seawall_flights", "Rebuilds under way."),
+            waiters: gauge(r, "seawall_waiters", "Requests waiting for a rebuild."),
+            in_flight: gauge(r, "seawall_requests_in_flight", "Requests read and not yet answered."),
+            pool_wait_seconds: histograms(r, "seawall_pool_wait_seconds", "Time fills waited for a connection.", &[])
+                .with_label_values(NO_LABELS),
+            freshness_bound,
+            registry,
+        }
+    }
+
+    /// The handles of one query, or of [`UNKNOWN`].
+    pub fn query(&self, name: &str) -> QueryMetrics {
+        let by = |vec: &IntCounterVec, label: &'static str| vec.with_label_values(&[name, label]);
+        QueryMetrics {
+            requests: Outcome::ALL.iter().map(|l| by(&self.requests, l.as_str())).collect(),
+            durations: Served::ALL.iter().map(|l| self.durations.with_label_values(&[name, l.as_str()])).collect(),
+            rebuilds: Rebuild::ALL.iter().map(|l| by(&self.rebuilds, l.as_str())).collect(),
+            fallbacks: Fallback::ALL.iter().map(|l| by(&self.fallbacks, l.as_str())).collect(),
+            failures: Failure::ALL.iter().map(|l| by(&self.failures, l.as_str())).collect(),
+            shared: self.shared.with_label_values(&[name]),
+            statements: self.statements.with_label_values(&[name]),
+            refresh_seconds: self.refresh.with_label_values(&[name]),
+            evictions: self.evictions.with_label_values(&[name]),
+        }
+    }
+
+    /// Counts what was turned away at a bound.
+    pub fn refused(&self, reason: Refused) {
+        self.refused[reason as usize].inc();
+    }
+
+    /// Sets whether the service is degraded for `reason`.
+    pub fn degraded(&self, reason: Degraded, yes: bool) {
+        self.degraded[reason as usize].set(i64::from(yes));
+    }
+
+    /// Sets how many connections do what.
+    pub fn pooled(&self, what: Pooled, n: usize) {
+        self.pooled[what as usize].set(i64::try_from(n).unwrap_or(i64::MAX));
+    }
+
+    /// Sets a query's verdict and clears the others of `all`.
+    pub fn verdict(&self, query: &str, all: &[&str], verdict: &str) {
+        for other in all {
+            self.verdicts.with_label_values(&[query, other]).set(i64::from(*other == verdict));
+        }
+    }
+
+    /// All of them in Prometheus's text format.
+    pub fn text(&self) -> String {
+        // Encoding fails only for metrics without samples, which a registry doesn't gather.
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const NO_LABELS: &[&str] = &[];
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let vec = IntCounterVec::new(Opts::new(name, help), labels).expect(REGISTERED);
+    registry.register(Box::new(vec.clone())).expect(REGISTERED);
+    vec
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    let vec = IntGaugeVec::new(Opts::new(name, help), labels).expect(REGISTERED);
+    registry.register(Box::new(vec.clone())).expect(REGISTERED);
+    vec
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let gauge = IntGauge::new(name, help).expect(REGISTERED);
+    registry.register(Box::new(gauge.clone())).expect(REGISTERED);
+    gauge
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(DURATIONS.to_vec());
+    let vec = HistogramVec::new(options, labels).expect(REGISTERED);
+    registry.register(Box::new(vec.clone())).expect(REGISTERED);
+    vec
+}

@@ -1,0 +1,3 @@
+//! What operators see: metrics here, events through `tracing`. The only module that knows `prometheus`.
+
+pub mod metrics;

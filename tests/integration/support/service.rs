@@ -1,0 +1,99 @@
+//! A whole service in this process: its own ports, its own store, over a test's database.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use seawall::app::{App, Listeners};
+use seawall::config::{Config, Database};
+use seawall::http::listener::{self, Limits};
+use seawall::readthrough::Readthrough;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A running service. Dropped, it stops at once.
+pub struct TestService {
+    pub queries: SocketAddr,
+    pub admin: SocketAddr,
+    pub read: Arc<Readthrough>,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+}
+
+/// The service that a test's configuration describes.
+pub struct Plan {
+    pub config: Config,
+    pub limits: Option<Limits>,
+}
+
+/// Parses `toml`, with `url` for the database.
+pub fn plan(url: &str, toml: &str) -> Plan {
+    let text = format!("{toml}\n");
+    let text = if text.contains("[postgres]") {
+        text.replace("[postgres]", &format!("[postgres]\nurl = \"{url}\""))
+    } else {
+        format!("[postgres]\nurl = \"{url}\"\n{text}")
+    };
+    let config = Config::parse(&text, Path::new("."), Database::Configured, &|_| None)
+        .unwrap_or_else(|problems| panic!("the test's configuration:\n{problems}"));
+    Plan { config, limits: None }
+}
+
+impl Plan {
+    /// Starts it, and waits until it answers.
+    pub async fn start(self) -> TestService {
+        let url = self.config.postgres.url.as_ref().expect("given").expose().to_owned();
+        let mut app = App::new(self.config, &url).expect("the service can be put together");
+        if let Some(limits) = self.limits {
+            app.limit(limits);
+        }
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listeners =
+            Listeners { queries: listener::bind(any).expect("a port"), admin: listener::bind(any).expect("a port") };
+        let queries = listeners.queries.local_addr().expect("bound");
+        let admin = listeners.admin.local_addr().expect("bound");
+        let read = Arc::clone(app.read());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(app.run(listeners, async {
+            let _ = stopped.await;
+        }));
+        let service = TestService { queries, admin, read, stop: Some(stop), running };
+        super::eventually::eventually("the service is ready", Duration::from_secs(10), async || {
+            let status = super::client::get(service.admin, "/readyz").await.status;
+            if status == 200 { Ok(()) } else { Err(format!("status {status}")) }
+        })
+        .await;
+        service
+    }
+}
+
+impl TestService {
+    /// Asks for a stop; [`TestService::stopped`] awaits it.
+    pub fn stop(&mut self) {
+        self.stop.take();
+    }
+
+    /// Waits for the end.
+    pub async fn stopped(mut self) {
+        self.stop();
+        (&mut self.running).await.expect("the service ends without a panic");
+    }
+
+    /// The value of the series that `/metrics` shows as `series`.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = super::client::get(self.admin, "/metrics").await.text();
+        value(&text, series).unwrap_or_else(|| panic!("no series {series} in\n{text}"))
+    }
+}
+
+/// The value of a series in Prometheus's text format.
+pub fn value(text: &str, series: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+impl Drop for TestService {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
