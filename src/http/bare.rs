@@ -2,7 +2,8 @@
 //!
 //! A request line or header that can't be parsed never reaches the service: hyper answers it with a bare status, an
 //! empty body and `Connection: close`. This wrapper around the socket recognises such an answer by its first bytes (our
-//! own 4xx always have a body) and writes a problem document in its place. On every other write it looks at one byte.
+//! own 4xx always have a body) and writes a problem document in its place. On every other write it looks at one byte,
+//! and notes that the connection moves.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::problem::{Code, Problem};
+use super::pulse::Pulse;
 use super::read::Service;
 
 /// A socket whose bare refusals are spelt out.
@@ -20,15 +22,21 @@ pub(super) struct Bare<T> {
     service: Arc<Service>,
     /// A refusal under way: its bytes, how many are written, and how many of hyper's they stand for.
     instead: Option<(Vec<u8>, usize, usize)>,
+    pulse: Arc<Pulse>,
 }
 
 impl<T> Bare<T> {
-    pub(super) fn new(io: T, service: Arc<Service>) -> Self {
-        Self { io, service, instead: None }
+    pub(super) fn new(io: T, service: Arc<Service>, pulse: Arc<Pulse>) -> Self {
+        Self { io, service, instead: None, pulse }
     }
 
-    /// The refusal to write instead of `head`, if that is one of hyper's own.
+    /// Whether `head` is a refusal of hyper's own; then a problem document is to be written instead.
     #[cold]
+    fn refuse(&mut self, head: &[u8]) -> bool {
+        self.instead = self.refusal(head).map(|refusal| (refusal, 0, head.len()));
+        self.instead.is_some()
+    }
+
     fn refusal(&self, head: &[u8]) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(head).ok()?;
         if !text.ends_with("\r\n\r\n") || !text.contains("\r\ncontent-length: 0\r\n") {
@@ -95,12 +103,10 @@ impl<T: Write + Unpin> Write for Bare<T> {
         if self.instead.is_some() {
             return self.poll_instead(cx);
         }
-        if is_client_error(buf)
-            && let Some(refusal) = self.refusal(buf)
-        {
-            self.instead = Some((refusal, 0, buf.len()));
+        if is_client_error(buf) && self.refuse(buf) {
             return self.poll_instead(cx);
         }
+        self.pulse.beat();
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -122,9 +128,11 @@ impl<T: Write + Unpin> Write for Bare<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match bufs.first() {
-            Some(first) if self.instead.is_some() || is_client_error(first) => self.poll_write(cx, first),
-            _ => Pin::new(&mut self.io).poll_write_vectored(cx, bufs),
+        let first = bufs.first().map_or(&[][..], |first| first);
+        if self.instead.is_some() || (is_client_error(first) && self.refuse(first)) {
+            return self.poll_instead(cx);
         }
+        self.pulse.beat();
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 }

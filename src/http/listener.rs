@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::bare::Bare;
 use super::problem::{Code, Problem};
+use super::pulse::{self, Pulse, Ticks};
 use super::read::Service;
 use crate::telemetry::metrics::{Metrics, Refused};
 
@@ -27,7 +28,7 @@ use crate::telemetry::metrics::{Metrics, Refused};
 pub struct Limits {
     /// Connections at a time; one more gets a 503 and is closed.
     pub max_connections: usize,
-    /// From the first wait for a request's head to its end: a slow head and an idle connection alike.
+    /// How long a connection may stand still with no request running: a slow head and an idle connection alike.
     pub head_timeout: Duration,
 }
 
@@ -61,11 +62,26 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The connections that are open, each with the wire that tells it to close.
+/// The connections that are open, each with the wire that tells it to end.
 #[derive(Default)]
 pub struct Connections {
-    open: Mutex<slab::Slab<Option<oneshot::Sender<()>>>>,
+    open: Mutex<slab::Slab<Open>>,
     changed: tokio::sync::Notify,
+    ticks: Arc<Ticks>,
+}
+
+struct Open {
+    wire: Option<oneshot::Sender<Ending>>,
+    pulse: Arc<Pulse>,
+}
+
+/// How a connection is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// After the running requests, with `Connection: close` or GOAWAY.
+    Politely,
+    /// Now: nobody waits for anything on it.
+    Now,
 }
 
 impl Connections {
@@ -82,11 +98,17 @@ impl Connections {
     /// Asks every connection to end politely: after the running requests, with `Connection: close` or GOAWAY.
     pub fn close(&self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, wire) in open.iter_mut() {
-            if let Some(wire) = wire.take() {
-                // A connection that has ended in the meantime has dropped its end.
-                let _ = wire.send(());
-            }
+        for (_, connection) in open.iter_mut() {
+            connection.tell(Ending::Politely);
+        }
+    }
+
+    /// Ends those that have stood still for more than `ticks`.
+    fn sweep(&self, ticks: u32) {
+        let now = self.ticks.advance();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, connection) in open.iter_mut().filter(|(_, c)| c.pulse.is_still(now, ticks)) {
+            connection.tell(Ending::Now);
         }
     }
 
@@ -101,16 +123,28 @@ impl Connections {
         }
     }
 
-    fn register(self: &Arc<Self>) -> (Registered, oneshot::Receiver<()>) {
+    fn register(self: &Arc<Self>) -> (Registered, oneshot::Receiver<Ending>) {
         let (wire, told) = oneshot::channel();
-        let slot = self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(Some(wire));
-        (Registered { connections: Arc::clone(self), slot }, told)
+        let pulse = Pulse::new(&self.ticks);
+        let open = Open { wire: Some(wire), pulse: Arc::clone(&pulse) };
+        let slot = self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(open);
+        (Registered { connections: Arc::clone(self), slot, pulse }, told)
+    }
+}
+
+impl Open {
+    fn tell(&mut self, ending: Ending) {
+        if let Some(wire) = self.wire.take() {
+            // A connection that has ended in the meantime has dropped its end.
+            let _ = wire.send(ending);
+        }
     }
 }
 
 struct Registered {
     connections: Arc<Connections>,
     slot: usize,
+    pulse: Arc<Pulse>,
 }
 
 impl Drop for Registered {
@@ -133,8 +167,8 @@ pub async fn serve(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
+        // Not hyper's timeout for heads, which sets a timer per request: see `pulse.rs`.
+        .header_read_timeout(None)
         // Not `pipeline_flush`: with it, hyper never flushes its answer to a request that can't be parsed.
         .max_buf_size(HEAD_MAX_BYTES)
         .http2()
@@ -144,8 +178,17 @@ pub async fn serve(
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
     let builder = Arc::new(builder);
+    let (between_sweeps, still_ticks) = pulse::pace(limits.head_timeout);
+    let mut sweeps = tokio::time::interval(between_sweeps);
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = sweeps.tick() => {
+                connections.sweep(still_ticks);
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -197,15 +240,19 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, service: Arc<Service>, registered: Registered, mut told: oneshot::Receiver<()>) {
+    async fn run(self, service: Arc<Service>, registered: Registered, mut told: oneshot::Receiver<Ending>) {
         let Self { stream, place, builder } = self;
-        let io = Bare::new(TokioIo::new(stream), Arc::clone(&service));
-        let serving = builder.serve_connection(io, service_fn(move |request| service.answer(request)));
+        let pulse = Arc::clone(&registered.pulse);
+        let io = Bare::new(TokioIo::new(stream), Arc::clone(&service), Arc::clone(&pulse));
+        let serving = builder.serve_connection(io, service_fn(move |request| service.answer(request).running(&pulse)));
         let mut serving = pin!(serving);
         let ended = tokio::select! {
             biased;
             ended = serving.as_mut() => ended,
-            _ = &mut told => {
+            told = &mut told => {
+                if told == Ok(Ending::Now) {
+                    return;
+                }
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }

@@ -10,6 +10,7 @@ pub mod listener;
 mod negotiate;
 pub mod pages;
 pub mod problem;
+mod pulse;
 pub mod read;
 pub mod response;
 mod tally;

@@ -18,7 +18,8 @@ use hyper::body::{Body, Incoming};
 use super::body::{self, Unreadable};
 use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
-use super::response::{self, CACHE_STATUS, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
+use super::pulse::Pulse;
+use super::response::{self, AGE, CACHE_STATUS, HIT_WITH_TTL, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
 use super::tally::Tally;
 use super::{list, pages};
 use crate::cache::entry::Entry;
@@ -66,6 +67,24 @@ impl Future for Reply {
         match &mut *self {
             Self::Ready(response) => Poll::Ready(Ok(response.take().expect("a reply is polled to its end once"))),
             Self::Later(future) => future.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+impl Reply {
+    /// The same, known to its connection as running while it is still to come.
+    #[inline]
+    pub(super) fn running(self, on: &Arc<Pulse>) -> Self {
+        match self {
+            Self::Ready(_) => self,
+            Self::Later(future) => {
+                let running = on.run();
+                Self::Later(Box::pin(async move {
+                    let response = future.await;
+                    drop(running);
+                    response
+                }))
+            }
         }
     }
 }
@@ -134,7 +153,7 @@ impl Service {
     /// A fresh answer.
     #[inline]
     fn hit(&self, route: &Route, entry: Arc<Entry>, ttl: Duration, asked: &Asked<'_>, started: Moment) -> Reply {
-        let status = seconds_left(ttl);
+        let status = HIT_WITH_TTL.value(ttl.as_secs());
         let response = self.represent(entry, asked, status, started);
         let took = self.read.clock().now().since(started);
         route.metrics().request(answered(&response), Served::Memory, took.as_secs_f64());
@@ -163,7 +182,7 @@ impl Service {
 
     fn filled(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
         let (outcome, served, status) = match answer.source {
-            Source::Memory { ttl } => (Outcome::Hit, Served::Memory, seconds_left(ttl)),
+            Source::Memory { ttl } => (Outcome::Hit, Served::Memory, HIT_WITH_TTL.value(ttl.as_secs())),
             Source::Fill { led, why, stored } => {
                 let outcome = match led {
                     Led::Own => Outcome::Miss,
@@ -199,7 +218,7 @@ impl Service {
         if let Ok(etag) = HeaderValue::from_bytes(entry.etag()) {
             headers.insert(header::ETAG, etag);
         }
-        headers.insert(header::AGE, HeaderValue::from(entry.age(now).as_secs()));
+        headers.insert(header::AGE, AGE.value(entry.age(now).as_secs()));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(CACHE_STATUS.clone(), status);
         if self.options.expose_stamp || asked.headers.get(&SEAWALL_DEBUG).is_some_and(|v| v == "1") {
@@ -249,7 +268,8 @@ impl Service {
                     let read = Arc::clone(&service.read);
                     match read.look(&key, read.clock().now()) {
                         Look::Fresh(entry, ttl) => {
-                            let response = service.represent(entry, &asked, seconds_left(ttl), read.clock().now());
+                            let response =
+                                service.represent(entry, &asked, HIT_WITH_TTL.value(ttl.as_secs()), read.clock().now());
                             tally.count(answered(&response), Served::Memory);
                             response
                         }
@@ -373,11 +393,6 @@ fn unready(shape: &Shape) -> ReadError {
         Shape::Broken(_) => ReadError::BrokenQuery,
         Shape::Pending | Shape::Ready(_) => ReadError::Unprepared,
     }
-}
-
-#[inline]
-fn seconds_left(ttl: Duration) -> HeaderValue {
-    response::numbered("seawall; hit; ttl=", i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// `Cache-Status` of an answer that a fill brought.

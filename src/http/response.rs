@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -107,14 +107,39 @@ impl Body for ResponseBody {
     }
 }
 
-/// A value that a number ends: `prefix` and `number`, made on the stack.
-pub fn numbered(prefix: &'static str, number: i64) -> HeaderValue {
-    let mut text = itoa::Buffer::new();
-    let digits = text.format(number).as_bytes();
-    let mut value = smallvec::SmallVec::<[u8; 64]>::new();
-    value.extend_from_slice(prefix.as_bytes());
-    value.extend_from_slice(digits);
-    HeaderValue::from_bytes(&value).unwrap_or(HeaderValue::from_static("0"))
+/// Header values that end with a number of seconds, made once: an answer's age and what is left of its ttl change every
+/// second, and formatting them for each hit would allocate for each.
+pub struct Seconds {
+    prefix: &'static str,
+    made: Box<[HeaderValue]>,
+}
+
+/// A good hour of seconds. Longer times are formatted when they are needed.
+const SECONDS_MADE: usize = 4096;
+
+/// `seawall; hit; ttl=27`.
+pub static HIT_WITH_TTL: LazyLock<Seconds> = LazyLock::new(|| Seconds::new("seawall; hit; ttl="));
+/// `27`.
+pub static AGE: LazyLock<Seconds> = LazyLock::new(|| Seconds::new(""));
+
+impl Seconds {
+    fn new(prefix: &'static str) -> Self {
+        let made = (0..SECONDS_MADE).map(|n| {
+            // Lives as long as the process, as the statics do that hold it; its clones allocate nothing.
+            let text: &'static str = Box::leak(format!("{prefix}{n}").into_boxed_str());
+            HeaderValue::from_static(text)
+        });
+        Self { prefix, made: made.collect() }
+    }
+
+    /// The value for `seconds`.
+    #[inline]
+    pub fn value(&self, seconds: u64) -> HeaderValue {
+        match usize::try_from(seconds).ok().and_then(|n| self.made.get(n)) {
+            Some(made) => made.clone(),
+            None => HeaderValue::try_from(format!("{}{seconds}", self.prefix)).unwrap_or(HeaderValue::from_static("0")),
+        }
+    }
 }
 
 /// The answer to HEAD: everything but the body, with its length.
@@ -161,6 +186,14 @@ pub fn json(status: http::StatusCode, document: &serde_json::Value) -> Response 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_are_the_same_from_the_table_and_beyond_it() {
+        for n in [0, 9, 4095, 4096, 1_000_000] {
+            assert_eq!(HIT_WITH_TTL.value(n), format!("seawall; hit; ttl={n}").as_str());
+            assert_eq!(AGE.value(n), n.to_string().as_str());
+        }
+    }
 
     #[test]
     fn if_none_match_takes_lists_stars_and_weak_tags() {

@@ -115,7 +115,7 @@ const FILLS_AT_MOST: usize = 2;
 
 /// The read path of a process.
 pub struct Readthrough {
-    routes: HashMap<Box<str>, Arc<Route>>,
+    routes: HashMap<Box<str>, Arc<Route>, foldhash::fast::FixedState>,
     in_order: Vec<Arc<Route>>,
     unknown: Route,
     store: Store,
