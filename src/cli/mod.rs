@@ -139,7 +139,7 @@ pub(crate) async fn stop_signal() {
 }
 
 /// Raises the limit of file descriptors as far as it may: a connection is one.
-pub(crate) fn raise_descriptor_limit(wanted: usize) {
+pub fn raise_descriptor_limit(wanted: usize) {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -1,45 +1,77 @@
-//! A private PostgreSQL for the demo, `serve --embedded` and the tests, through `pg_embed`.
+//! A private Postgres for `serve --embedded`, `demo` and the tests.
 //!
-//! Its data lives in a directory of its own per run, its port is a free one, and its password is random. It is for trying
-//! things: `pg_embed` runs it without fsync. Whatever ends this process, a kill included, no server and no lock is left
-//! behind: see `watchdog.rs`.
+//! pg-embed makes the cluster, starts it, stops it, and fetches PostgreSQL where the machine has none. Around it:
+//! - `binaries`: the machine's own PostgreSQL is preferred to a download;
+//! - `account`: as root everything runs for an unprivileged user, since PostgreSQL refuses root;
+//! - `run_directory`: data, password, scripts and logs in one new directory, so that runs never meet;
+//! - `watchdog`: clears all of that away, however we end.
 //!
-//! PostgreSQL refuses to run as root; there, its programs are run as an unprivileged user through wrapper scripts.
+//! The server listens on 127.0.0.1 only, on a free port, with a random password, in UTF8 and locale C. It is made to be
+//! thrown away: `fsync` is off (pg-embed starts it with `-F`), so it says nothing of what a commit costs, and a crash of
+//! the machine may ruin it. A crash of the server loses no commit, as usual: `synchronous_commit` stays on, which
+//! without fsync costs a write and not a wait. Unix only.
 
+mod account;
 mod binaries;
+mod download;
+mod error;
+mod run_directory;
 mod watchdog;
 
 use std::fmt;
-use std::fs;
-use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use pg_embed::command_executor::AsyncCommand;
+use pg_embed::pg_commands::PgCommand;
 use pg_embed::pg_enums::PgAuthMethod;
-use pg_embed::pg_fetch::PgFetchSettings;
-use pg_embed::postgres::{PgEmbed, PgSettings};
 use tokio_postgres::NoTls;
 
-pub use binaries::Binaries;
-use binaries::{Found, Unprivileged};
+pub use binaries::find_binaries;
+pub use error::EmbeddedError;
+
+use account::Account;
+use run_directory::RunDirectory;
 use watchdog::Watchdog;
 
-/// How a private Postgres is to be.
+/// The superuser that initdb makes.
+const SUPERUSER: &str = "postgres";
+
+/// initdb takes a second or two; a machine with every core busy gets a minute. pg_ctl itself gives up after one, too.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Another process may take the free port before the server does; that it happens so often in a row is no accident.
+const PORT_TRIES: u32 = 5;
+
+/// The sample: categories, products, reviews.
+const SHOP: &str = include_str!("../../sample/shop.sql");
+
+/// Where the programs may come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Binaries {
+    /// The machine's own, else a download.
+    #[default]
+    Search,
+    /// The cache or a download, even where the machine has its own.
+    Download,
+}
+
+/// How to start one.
 #[derive(Clone, Debug)]
 pub struct EmbeddedOptions {
-    /// Where its directory is made; the system's directory for temporary files unless given.
+    /// Where the run directory is made; by default in the temporary directory.
     pub parent: Option<PathBuf>,
-    /// Further settings, as in `postgresql.conf`.
+    /// Lines of `postgresql.conf`, names and bare values; they win over Seawall's own.
     pub settings: Vec<(String, String)>,
-    /// Load `pg_stat_statements`, where the installation has it.
+    /// Load `pg_stat_statements`, where its library is there; see [`Embedded::has_statements`].
     pub preload_statements: bool,
-    /// Sessions at most.
+    /// The server's limit.
     pub max_connections: u32,
-    /// Base URL of the repository that binaries are downloaded from; `SEAWALL_PG_MIRROR` or Maven Central unless given.
+    /// Base URL of the repository to fetch from; by default `SEAWALL_PG_MIRROR`, else Maven Central.
     pub mirror: Option<String>,
-    /// Where the programs come from.
+    /// Where the programs may come from.
     pub binaries: Binaries,
 }
 
@@ -47,338 +79,262 @@ impl Default for EmbeddedOptions {
     fn default() -> Self {
         Self {
             parent: None,
-            settings: vec![],
-            preload_statements: false,
+            settings: Vec::new(),
+            preload_statements: true,
             max_connections: 100,
             mirror: None,
-            binaries: Binaries::default(),
+            binaries: Binaries::Search,
         }
     }
 }
 
-/// Why there is no private Postgres, and the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
-    /// `SEAWALL_PG_BIN` names a directory without PostgreSQL's programs.
-    #[error(
-        "SEAWALL_PG_BIN = {dir}: there is no {missing} in it; set it to the directory with initdb, pg_ctl and postgres"
-    )]
-    NotBinaries {
-        /// The variable's value.
-        dir: String,
-        /// The first program that is missing.
-        missing: &'static str,
-    },
-    /// None on the machine, and none to be had.
-    #[error(
-        "no PostgreSQL was found on this machine, and downloading one from {mirror} failed: {reason}; \
-         install PostgreSQL, or set SEAWALL_PG_BIN to the directory with its programs"
-    )]
-    Download {
-        /// The repository.
-        mirror: String,
-        /// What came instead.
-        reason: String,
-    },
-    /// Root, and no way not to be.
-    #[error("PostgreSQL refuses to run as root, and {0}; install util-linux, or run as another user")]
-    Root(String),
-    /// A file or directory could not be made.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// `initdb` failed.
-    #[error("initdb failed: {0}")]
-    Init(String),
-    /// The server did not start.
-    #[error("the private Postgres did not start: {0}")]
-    Start(String),
-    /// The server did not stop, or refused a statement.
-    #[error("the private Postgres: {0}")]
-    Server(String),
-}
-
-fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> EmbeddedError {
-    let what = what.into();
-    move |source| EmbeddedError::Io { what, source }
-}
-
-/// A private Postgres that runs. Dropped, it is stopped and its directory removed.
+/// A running Postgres of our own. Dropping it stops the server and removes its data, as our death does.
 pub struct Embedded {
-    // Dropped in this order: the server is stopped before the watchdog is let go, which removes the directory.
-    server: PgEmbed,
-    watchdog: Watchdog,
-    run_dir: PathBuf,
-    pg_ctl: PathBuf,
-    unprivileged: Option<Unprivileged>,
+    run: RunDirectory,
     port: u16,
     password: String,
+    postmaster: AtomicU32,
     statements: bool,
+    /// Last, and only for its drop, which blocks for the fraction of a second that an immediate stop takes.
+    _watchdog: Watchdog,
 }
-
-impl fmt::Debug for Embedded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedded").field("port", &self.port).field("run_dir", &self.run_dir).finish_non_exhaustive()
-    }
-}
-
-const USER: &str = "postgres";
-
-/// Starting takes a tenth of a second where the disk is quick; a machine under load may take much longer.
-const START_WITHIN: Duration = Duration::from_secs(60);
-
-/// Another process may take a free port between its choice and the server's start.
-const PORTS_TRIED: u32 = 3;
 
 impl Embedded {
-    /// Finds or downloads PostgreSQL, makes a cluster, and starts it. Takes about a second.
+    /// Makes a cluster and starts it: about a second, plus the download where there is one.
     ///
-    /// # Errors
-    /// [`EmbeddedError`], each with its remedy; nothing is left behind.
+    /// Cancel safe: what was begun is cleared away.
     pub async fn start(options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
-        let unprivileged = Unprivileged::wanted()?;
-        let run_dir = make_run_dir(options.parent.as_deref(), unprivileged.as_ref())?;
-        // From here on the watchdog cleans up, also if this function fails.
-        let pg_ctl = run_dir.join("bin/pg_ctl");
-        let watchdog = Watchdog::start(&run_dir, &pg_ctl).map_err(io("starting a shell as watchdog"))?;
-        let mirror = options.mirror.clone().or_else(|| std::env::var("SEAWALL_PG_MIRROR").ok());
-        let fetch = mirror.map_or_else(PgFetchSettings::default, |host| PgFetchSettings {
-            host: host.trim_end_matches('/').to_owned(),
-            ..PgFetchSettings::default()
-        });
-        let found = binaries::find(options.binaries, &fetch, &run_dir, unprivileged.as_ref()).await?;
-        write_wrappers(&run_dir, &found, unprivileged.as_ref())?;
-        let statements = options.preload_statements && found.has_statements();
-        let password = random_password()?;
-        let mut port = free_port()?;
-        let settings = PgSettings {
-            database_dir: run_dir.join("data"),
-            port,
-            user: USER.into(),
-            password: password.clone(),
-            auth_method: PgAuthMethod::ScramSha256,
-            // The watchdog removes it, together with all else.
-            persistent: true,
-            timeout: Some(START_WITHIN),
-            migration_dir: None,
+        let account = Account::choose()?;
+        let found = match options.binaries {
+            Binaries::Search => binaries::search(&account)?,
+            Binaries::Download => None,
         };
-        let mut server = PgEmbed::new(settings, fetch).await.map_err(|e| EmbeddedError::Init(e.to_string()))?;
-        server.pg_access.init_db_exe = run_dir.join("bin/initdb");
-        server.pg_access.pg_ctl_exe.clone_from(&pg_ctl);
-        if let Some(user) = &unprivileged {
-            user.own(&run_dir.join("data"))?;
-            // `pg_embed` writes the password file as us; its reader is another user.
-            fs::write(&server.pg_access.pw_file_path, "").map_err(io("writing the password file"))?;
-            user.own(&server.pg_access.pw_file_path)?;
-        }
-        server.setup().await.map_err(|e| EmbeddedError::Init(format!("{e}; {}", tail(&run_dir.join("initdb.log")))))?;
-        configure(&run_dir, &options, statements)?;
-        let mut tried = 1;
-        while let Err(error) = server.start_db().await {
-            let log = tail(&run_dir.join("server.log"));
-            if tried == PORTS_TRIED || !log.contains("Address already in use") {
-                return Err(EmbeddedError::Start(format!("{error}; its log ends with:\n{log}")));
-            }
-            tried += 1;
-            port = free_port()?;
-            server.pg_settings.port = port;
-        }
-        Ok(Self { server, watchdog, run_dir, pg_ctl, unprivileged, port, password, statements })
+        let run = RunDirectory::create(options.parent.as_deref(), &account)?;
+        // From here on whatever goes wrong, its drop clears away.
+        let watchdog = Watchdog::set(run.path())?;
+        let bin = if let Some(bin) = found {
+            bin
+        } else {
+            let named = std::env::var("SEAWALL_PG_MIRROR").ok().filter(|mirror| !mirror.is_empty());
+            download::fetch(options.mirror.clone().or(named), &run, &account).await?
+        };
+        tracing::debug!(bin = %bin.display(), run = %run.path().display(), "starting an embedded PostgreSQL");
+
+        run.prepare(&bin, &account)?;
+        let password = run_directory::random_hex()?;
+        init(&run, &password).await?;
+        let statements = options.preload_statements && binaries::has_statements_library(&bin);
+        run.configure(&settings(&options, statements))?;
+
+        let port = start_on_free_port(&run).await?;
+        let postmaster = AtomicU32::new(run.postmaster_pid().unwrap_or(0));
+        Ok(Self { run, port, password, postmaster, statements, _watchdog: watchdog })
     }
 
-    /// A connection string for `database`, with the password.
+    /// For the superuser, with the password in it.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
+        format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// On 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its data directory.
-    pub fn data_dir(&self) -> PathBuf {
-        self.run_dir.join("data")
-    }
-
-    /// The process id of the server, or 0 while it doesn't run.
+    /// The process id of the server, since its last start.
     pub fn postmaster_pid(&self) -> u32 {
-        let file = fs::read_to_string(self.data_dir().join("postmaster.pid")).unwrap_or_default();
-        file.lines().next().and_then(|pid| pid.trim().parse().ok()).unwrap_or_default()
+        self.postmaster.load(Ordering::Relaxed)
     }
 
-    /// Whether `pg_stat_statements` is loaded.
+    /// Whether `pg_stat_statements` is loaded; `create extension` is the database's part.
     pub fn has_statements(&self) -> bool {
         self.statements
     }
 
-    /// Gives `path` to the user that the server runs as: keys must be its own.
-    ///
-    /// # Errors
-    /// [`EmbeddedError::Io`] where the system refuses.
-    pub fn own(&self, path: &Path) -> Result<(), EmbeddedError> {
-        self.unprivileged.as_ref().map_or(Ok(()), |user| user.own(path))
+    /// The cluster's directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.run.data()
     }
 
-    /// Loads the sample shop into `database`; once is enough, and twice does no harm.
-    ///
-    /// # Errors
-    /// [`EmbeddedError::Server`] with the server's words.
-    pub async fn load_shop(&self, database: &str) -> Result<(), EmbeddedError> {
-        let client = self.client(database).await?;
-        let extension = if self.statements { "CREATE EXTENSION IF NOT EXISTS pg_stat_statements;" } else { "" };
-        let sql = format!("{extension}\n{}", include_str!("../../sample/shop.sql"));
-        client.batch_execute(&sql).await.map_err(|e| EmbeddedError::Server(super::sqlstate::describe(&e)))
+    /// What the server has logged since its start.
+    pub fn log_file(&self) -> PathBuf {
+        self.run.server_log()
     }
 
-    /// How often statements like `pattern` (as in SQL's LIKE) have run in `database`, by `pg_stat_statements`.
+    /// Stops the server (clients are disconnected, a checkpoint is written) and removes its data.
     ///
     /// # Errors
-    /// [`EmbeddedError::Server`] with the server's words.
-    pub async fn statements(&self, database: &str, pattern: &str) -> Result<u64, EmbeddedError> {
-        let client = self.client(database).await?;
-        let sql = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements s \
-                   JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = current_database() AND query LIKE $1";
-        let row = client.query_one(sql, &[&pattern]).await;
-        let calls: i64 = row.map_err(|e| EmbeddedError::Server(super::sqlstate::describe(&e)))?.get(0);
-        Ok(u64::try_from(calls).unwrap_or_default())
+    /// [`EmbeddedError::Stop`] if it had to be stopped at once; it is stopped and removed then, too.
+    pub async fn stop(self) -> Result<(), EmbeddedError> {
+        let stopped = match self.run.postmaster_pid() {
+            Some(_) => stop(&self.run).await,
+            // It had crashed before.
+            None => Ok(()),
+        };
+        // Its end waits for the watchdog's, which is not for a thread that others need.
+        match tokio::task::spawn_blocking(move || drop(self)).await {
+            Ok(()) => stopped,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
-    async fn client(&self, database: &str) -> Result<tokio_postgres::Client, EmbeddedError> {
-        let connected = tokio_postgres::connect(&self.url(database), NoTls).await;
-        let (client, connection) = connected.map_err(|e| EmbeddedError::Server(super::sqlstate::describe(&e)))?;
-        tokio::spawn(connection);
-        Ok(client)
-    }
-
-    /// Ends the server at once, as a crash would.
-    ///
-    /// # Errors
-    /// [`EmbeddedError::Server`] where it does not end.
+    /// For tests: the server's processes quit at once, as in a crash; the data stay for [`Embedded::restart`].
     pub async fn crash(&self) -> Result<(), EmbeddedError> {
-        let mut command = tokio::process::Command::new(&self.pg_ctl);
-        command.args(["stop", "-w", "-m", "immediate", "-D"]).arg(self.data_dir());
-        let output = command.output().await.map_err(io("running pg_ctl"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(EmbeddedError::Server(String::from_utf8_lossy(&output.stderr).into_owned()))
+        let mut command = tokio::process::Command::new(self.run.command("pg_ctl"));
+        command.args(["stop", "-w", "-m", "immediate", "-D"]).arg(self.run.data());
+        let status = command.status().await.map_err(EmbeddedError::io("could not run", self.run.command("pg_ctl")))?;
+        if status.success() { Ok(()) } else { Err(EmbeddedError::Stop { log: RunDirectory::tail(&self.log_file()) }) }
     }
 
-    /// Starts it again, on the same port with the same data.
+    /// For tests: stops the server if it runs, and starts it on the same port with the same data.
+    pub async fn restart(&self) -> Result<(), EmbeddedError> {
+        if self.run.postmaster_pid().is_some() {
+            stop(&self.run).await?;
+        }
+        start_on(&self.run, self.port).await?;
+        self.postmaster.store(self.run.postmaster_pid().unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes `database` if there is none, and fills it with the sample shop unless it is filled.
+    pub async fn load_shop(&self, database: &str) -> Result<(), EmbeddedError> {
+        let failed = |source| EmbeddedError::Shop { database: database.to_owned(), source };
+        self.create_database(database).await.map_err(failed)?;
+        self.execute(database, SHOP).await.map_err(failed)
+    }
+
+    /// How often statements like `pattern` (as in SQL's LIKE) have run in `database`, by `pg_stat_statements`, which is
+    /// made an extension of it where it isn't. What is only explained does not run.
     ///
     /// # Errors
-    /// [`EmbeddedError::Start`] with the end of the log.
-    pub async fn restart(&mut self) -> Result<(), EmbeddedError> {
-        let started = self.server.start_db().await;
-        started.map_err(|e| EmbeddedError::Start(format!("{e}; {}", tail(&self.run_dir.join("server.log")))))
+    /// [`EmbeddedError::Count`], also where the library is not loaded.
+    pub async fn statements(&self, database: &str, pattern: &str) -> Result<u64, EmbeddedError> {
+        let failed = |source| EmbeddedError::Count { source };
+        let (client, connection) = tokio_postgres::connect(&self.url(database), NoTls).await.map_err(failed)?;
+        let driver = tokio::spawn(connection);
+        let counted = async {
+            client
+                .batch_execute("SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+                .await?;
+            let sql = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements s \
+                       JOIN pg_database d ON d.oid = s.dbid \
+                       WHERE d.datname = current_database() AND query LIKE $1 AND query NOT LIKE 'EXPLAIN%'";
+            let row = client.query_one(sql, &[&pattern]).await?;
+            Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or_default())
+        };
+        let counted = counted.await.map_err(failed);
+        driver.abort();
+        counted
     }
 
-    /// Stops it in order, and removes all that it left.
-    ///
-    /// # Errors
-    /// [`EmbeddedError::Server`] where it does not stop; the watchdog then ends it.
-    pub async fn stop(mut self) -> Result<(), EmbeddedError> {
-        let stopped = self.server.stop_db().await.map_err(|e| EmbeddedError::Server(e.to_string()));
-        self.watchdog.finish().await;
-        stopped
+    async fn create_database(&self, database: &str) -> Result<(), tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.url(SUPERUSER), NoTls).await?;
+        let driver = tokio::spawn(connection);
+        let made = async {
+            if client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&database]).await?.is_none() {
+                let statement = format!("CREATE DATABASE \"{}\"", database.replace('"', "\"\""));
+                client.batch_execute(&statement).await?;
+            }
+            Ok(())
+        };
+        let made = made.await;
+        driver.abort();
+        made
+    }
+
+    async fn execute(&self, database: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.url(database), NoTls).await?;
+        let driver = tokio::spawn(connection);
+        let executed = client.batch_execute(sql).await;
+        driver.abort();
+        executed
     }
 }
 
-impl Drop for Embedded {
-    fn drop(&mut self) {
-        // After a stop there is nothing to do; else `pg_embed` stops the server when it is dropped right after this, and
-        // the watchdog, dropped next, whatever is left of it.
-        if self.watchdog.is_finished() {
-            self.server.shutting_down = true;
-        }
+impl fmt::Debug for Embedded {
+    /// Without the password.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Embedded")
+            .field("run", &self.run.path())
+            .field("port", &self.port)
+            .field("postmaster", &self.postmaster_pid())
+            .finish_non_exhaustive()
     }
 }
 
-fn make_run_dir(parent: Option<&Path>, user: Option<&Unprivileged>) -> Result<PathBuf, EmbeddedError> {
-    let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
-    let dir = parent.join(format!("{}{}-{:08x}", watchdog::PREFIX, std::process::id(), fastrand::u32(..)));
-    let making = || format!("making {}", dir.display());
-    fs::create_dir_all(dir.join("bin")).map_err(io(making()))?;
-    fs::create_dir(dir.join("data")).map_err(io(making()))?;
-    // Its parent need not be anybody else's; the data directory itself is the server's alone.
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).map_err(io(making()))?;
-    if let Some(user) = user {
-        user.own(&dir)?;
-        user.own(&dir.join("data"))?;
-    }
-    Ok(dir)
-}
-
-/// Scripts in the place of `initdb` and `pg_ctl`: as the right user, with a locale that every machine has, and with the
-/// server's log in a file (the pipe that `pg_embed` would give it is read by nobody later).
-fn write_wrappers(run_dir: &Path, found: &Found, user: Option<&Unprivileged>) -> Result<(), EmbeddedError> {
-    let drop_root = user.map_or_else(String::new, Unprivileged::prefix);
-    let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
-    for (name, extra) in [
-        ("initdb", format!("--locale=C --no-sync >{} 2>&1", quote(&run_dir.join("initdb.log")))),
-        ("pg_ctl", format!("-l {}", quote(&run_dir.join("server.log")))),
-    ] {
-        let program = quote(&found.bin.join(name));
-        let script = format!("#!/bin/sh\ncd {}\nLC_ALL=C exec {drop_root}{program} \"$@\" {extra}\n", quote(run_dir));
-        let path = run_dir.join("bin").join(name);
-        fs::write(&path, script).map_err(io("writing a wrapper script"))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(io("writing a wrapper script"))?;
-    }
-    for log in ["initdb.log", "server.log"] {
-        let path = run_dir.join(log);
-        fs::write(&path, "").map_err(io("making a log"))?;
-        if let Some(user) = user {
-            user.own(&path)?;
-        }
-    }
-    Ok(())
-}
-
-fn configure(run_dir: &Path, options: &EmbeddedOptions, statements: bool) -> Result<(), EmbeddedError> {
-    use std::fmt::Write as _;
-    let mut conf = format!(
-        "\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = {}\n\
-         synchronous_commit = off\nlog_timezone = 'UTC'\ntimezone = 'UTC'\n",
-        options.max_connections
-    );
+fn settings(options: &EmbeddedOptions, statements: bool) -> Vec<(String, String)> {
+    let max_connections = options.max_connections.to_string();
+    let mut settings: Vec<(String, String)> = [
+        ("listen_addresses", "127.0.0.1"),
+        ("unix_socket_directories", ""),
+        ("max_connections", &max_connections),
+        ("full_page_writes", "off"),
+        ("timezone", "UTC"),
+        ("log_timezone", "UTC"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec();
     if statements {
-        conf.push_str("shared_preload_libraries = 'pg_stat_statements'\npg_stat_statements.max = 5000\n");
+        settings.push(("shared_preload_libraries".to_owned(), "pg_stat_statements".to_owned()));
     }
-    for (name, value) in &options.settings {
-        let _ = writeln!(conf, "{name} = '{}'", value.replace('\'', "''"));
-    }
-    let path = run_dir.join("data/postgresql.conf");
-    let present = fs::read_to_string(&path).map_err(io("reading postgresql.conf"))?;
-    fs::write(&path, present + &conf).map_err(io("writing postgresql.conf"))
+    settings.extend(options.settings.iter().cloned());
+    settings
 }
 
+async fn init(run: &RunDirectory, password: &str) -> Result<(), EmbeddedError> {
+    let pwfile = run.password_file();
+    tokio::fs::write(&pwfile, password).await.map_err(EmbeddedError::io("could not write", &pwfile))?;
+    let made = async {
+        let program = run.command("initdb");
+        PgCommand::init_db_executor(&program, &run.data(), &pwfile, SUPERUSER, &PgAuthMethod::ScramSha256)?
+            .execute(Some(COMMAND_TIMEOUT))
+            .await
+    };
+    made.await.map_err(|error| EmbeddedError::Init {
+        dir: run.path().to_owned(),
+        output: format!("{}\n({error})", RunDirectory::tail(&run.initdb_log())),
+    })?;
+    run.remove_password_file()
+}
+
+async fn start_on_free_port(run: &RunDirectory) -> Result<u16, EmbeddedError> {
+    let mut tries = 1;
+    loop {
+        let port = free_port()?;
+        match start_on(run, port).await {
+            Ok(()) => return Ok(port),
+            Err(EmbeddedError::Start { log, .. }) if tries < PORT_TRIES && log.contains("Address already in use") => {
+                tries += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Free a moment ago.
 fn free_port() -> Result<u16, EmbeddedError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io("looking for a free port"))?;
-    Ok(listener.local_addr().map_err(io("looking for a free port"))?.port())
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    bound.map(|address| address.port()).map_err(EmbeddedError::io("no free port on", Path::new("127.0.0.1")))
 }
 
-/// 128 bits from the system: other users of the machine can reach the port.
-fn random_password() -> Result<String, EmbeddedError> {
-    let mut bytes = [0u8; 16];
-    let random = fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    random.map_err(io("reading /dev/urandom"))?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+async fn start_on(run: &RunDirectory, port: u16) -> Result<(), EmbeddedError> {
+    run.empty_server_log()?;
+    let started = async {
+        PgCommand::start_db_executor(&run.command("pg_ctl"), &run.data(), &port)?.execute(Some(COMMAND_TIMEOUT)).await
+    };
+    started.await.map(drop).map_err(|error| EmbeddedError::Start {
+        port,
+        log: format!("{}\n({error})", RunDirectory::tail(&run.server_log())),
+    })
 }
 
-/// The last lines of a log.
-fn tail(path: &Path) -> String {
-    let log = fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(12)..].join("\n")
-}
-
-impl Unprivileged {
-    fn own(&self, path: &Path) -> Result<(), EmbeddedError> {
-        chown(path, Some(self.uid), Some(self.gid)).map_err(io(format!("giving {} to {}", path.display(), self.name)))
-    }
+async fn stop(run: &RunDirectory) -> Result<(), EmbeddedError> {
+    let stopped = async {
+        PgCommand::stop_db_executor(&run.command("pg_ctl"), &run.data())?.execute(Some(COMMAND_TIMEOUT)).await
+    };
+    stopped
+        .await
+        .map(drop)
+        .map_err(|error| EmbeddedError::Stop { log: format!("{}\n({error})", RunDirectory::tail(&run.server_log())) })
 }

@@ -1,17 +1,181 @@
-//! The origin: PostgreSQL. The only module that knows `tokio_postgres`, `deadpool` and `rustls`.
+//! The origin: Postgres behind the port [`Origin`].
 //!
-//! [`Postgres`] implements the read path's port: it prepares queries, runs the one statement of a fill on a pooled
-//! session whose settings are pinned, and cancels it in the server when nobody wants it any more.
+//! # Map
+//!
+//! - [`Settings`] in; `tls`, `connect` and `session` make a connection whose session is pinned; `pool` keeps
+//!   them, `breaker` spares a database that is away.
+//! - `statement` and `lineage` are the one statement of a fill; `bind` carries parameters and results.
+//! - `fetch` runs a fill in a task of its own; `cancel` calls it off in Postgres when nobody wants it any more.
+//! - `prepare`, `describe` and `limits` find out what a query is; `supervise` keeps that true.
+//! - `failure` and `sqlstate` turn errors into decisions.
+//! - `embedded` is a private server for the demo and the tests.
+//!
+//! # What it guarantees
+//!
+//! A fill is one statement and, but for the first on a connection, one round trip. Parameters are always bound. A fill
+//! that is dropped is cancelled in Postgres, and never anybody else's. What is larger than its bounds is not
+//! transferred. At most `pool_size` connections are open or being opened, whatever is asked.
 
+mod bind;
+mod breaker;
+mod cancel;
+mod connect;
+mod describe;
 #[cfg(feature = "embedded")]
 pub mod embedded;
-mod execute;
-mod origin;
+mod failure;
+mod fetch;
+mod limits;
+mod lineage;
+mod pool;
 mod prepare;
 mod session;
 mod settings;
 mod sqlstate;
+mod statement;
+mod supervise;
 mod tls;
 
-pub use origin::Postgres;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::catalog::{Catalog, Prepared, Query};
+use crate::readthrough::origin::{Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts};
+
 pub use settings::{Settings, SettingsError, TlsMode};
+
+use fetch::Fill;
+use pool::Pool;
+use statement::Bounds;
+
+/// A database that answers queries. Nothing is connected before something is asked; [`Postgres::supervise`] asks.
+pub struct Postgres {
+    shared: Arc<Shared>,
+    reconnect_max: Duration,
+}
+
+/// What fills, the supervisor and the port share.
+struct Shared {
+    pool: Pool,
+    result_max_bytes: u64,
+    state: watch::Sender<OriginState>,
+    attempted: watch::Sender<bool>,
+    /// Rung when a query turns out broken between two looks at it.
+    broke: Notify,
+}
+
+impl Postgres {
+    /// The database that `settings` describes; `on_pool_wait` is told how long each fill waited for its connection.
+    ///
+    /// # Errors
+    /// The URL or a certificate can't be used. A database that is away is no error.
+    #[expect(clippy::needless_pass_by_value, reason = "the secret in it should not outlive this")]
+    pub fn new(
+        settings: Settings,
+        on_pool_wait: impl Fn(Duration) + Send + Sync + 'static,
+    ) -> Result<Self, SettingsError> {
+        let shared = Shared {
+            pool: Pool::new(&settings, Box::new(on_pool_wait))?,
+            result_max_bytes: settings.result_max_bytes,
+            state: watch::Sender::new(OriginState::Unknown),
+            attempted: watch::Sender::new(false),
+            broke: Notify::new(),
+        };
+        Ok(Self { shared: Arc::new(shared), reconnect_max: settings.reconnect_max })
+    }
+
+    /// Prepares every query and gives each its shape; one that is broken affects no other.
+    ///
+    /// # Errors
+    /// [`OriginError::Away`]: the shapes that were not reached stay what they were. [`OriginError::Timeout`] or
+    /// [`OriginError::Conflict`]: something holds a lock on what a query reads; the others have their shapes.
+    pub async fn prepare_all(&self, catalog: &Catalog) -> Result<(), OriginError> {
+        self.shared.prepare_all(catalog).await
+    }
+
+    /// Prepares one query and gives it its shape.
+    ///
+    /// # Errors
+    /// As [`Postgres::prepare_all`].
+    pub async fn prepare(&self, query: &Query) -> Result<(), OriginError> {
+        self.shared.prepare(query).await
+    }
+
+    /// Keeps the queries of `catalog` prepared, for as long as it is polled. One task of the process runs this.
+    pub async fn supervise(&self, catalog: Arc<Catalog>) {
+        self.shared.supervise(&catalog, self.reconnect_max).await;
+    }
+
+    /// Waits until [`Postgres::supervise`] has tried to prepare the queries once, whatever came of it.
+    pub async fn first_attempt(&self) {
+        // The sender lives as long as this value.
+        let _ = self.shared.attempted.subscribe().wait_for(|attempted| *attempted).await;
+    }
+
+    /// Waits until no connection is in use: all fills have ended, and those that were dropped are cancelled in Postgres.
+    pub async fn drained(&self) {
+        self.shared.pool.drained().await;
+    }
+}
+
+impl Shared {
+    fn bounds(&self, query: &Query) -> Bounds {
+        let rows = query.declaration().result.row_limit(query.policy().max_rows);
+        Bounds { rows, bytes: self.result_max_bytes }
+    }
+
+    fn up(&self) {
+        let changed = self.state.send_if_modified(|state| {
+            let changed = *state != OriginState::Up;
+            *state = OriginState::Up;
+            changed
+        });
+        if changed {
+            tracing::info!("the database answers");
+        }
+    }
+
+    fn away(&self, reason: &str) {
+        let changed = self.state.send_if_modified(|state| {
+            let changed = !matches!(state, OriginState::Away(_));
+            *state = OriginState::Away(reason.to_owned());
+            changed
+        });
+        if changed {
+            tracing::warn!(reason, "the database can't be reached");
+        }
+    }
+}
+
+impl Origin for Postgres {
+    fn fetch<'a>(
+        &'a self,
+        query: &'a Arc<Query>,
+        prepared: &'a Arc<Prepared>,
+        key: &'a [u8],
+        within: Duration,
+        connection: Connection,
+        on_send: OnSend,
+    ) -> Pending<'a, Result<Fetched, OriginError>> {
+        let fill = Fill {
+            shared: Arc::clone(&self.shared),
+            query: Arc::clone(query),
+            prepared: Arc::clone(prepared),
+            key: key.into(),
+            within,
+            connection,
+            on_send,
+        };
+        Box::pin(fetch::run(fill))
+    }
+
+    fn state(&self) -> OriginState {
+        self.shared.state.borrow().clone()
+    }
+
+    fn pool(&self) -> PoolCounts {
+        self.shared.pool.counts()
+    }
+}

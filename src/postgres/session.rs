@@ -1,58 +1,200 @@
-//! A session's settings: they shape the bytes of answers, so they are pinned, whatever roles and databases default to.
+//! One connection with what it remembers: its prepared statements, and the `statement_timeout` that it was last set to.
+//!
+//! A statement is prepared once for each connection, so a fill is one round trip after the first. There are at most
+//! [`STATEMENTS_AT_MOST`] of them; the least recently used is closed in Postgres when another comes, so statements of
+//! shapes that are no more, or of an earlier configuration, don't pile up. After a failover connections are new, and so
+//! are their statements.
 
-use std::fmt::Write as _;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-/// The statements that pin a session, for one round trip after connecting.
-///
-/// Read-only and READ COMMITTED: a role may default to SERIALIZABLE, and a fill's predicate locks would fail writers.
-/// The timezone and formats are part of answers; `row_security` on is what the analysis will assume. The SQL lexer of the
-/// catalog assumes standard strings.
-pub(super) fn pinning(timezone: &str, search_path: Option<&str>) -> String {
-    let mut sql = String::from(
-        "SET default_transaction_read_only = on; SET default_transaction_isolation = 'read committed'; \
-         SET default_transaction_deferrable = off; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; \
-         SET extra_float_digits = 1; SET bytea_output = 'hex'; SET row_security = on; \
-         SET standard_conforming_strings = on; SET client_min_messages = warning; \
-         SET idle_in_transaction_session_timeout = '60s'; ",
-    );
-    let _ = write!(sql, "SET TimeZone = {}; ", literal(timezone));
-    if let Some(path) = search_path {
-        // As a list, the way SET takes it: quoting it whole would make one schema of that name.
-        let _ = write!(sql, "SELECT pg_catalog.set_config('search_path', {}, false); ", literal(path));
+use deadpool_postgres::ClientWrapper;
+use futures_util::future;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{CancelToken, Client, Row, Statement};
+
+use crate::catalog::ResultForm;
+use crate::readthrough::origin::OnSend;
+
+use super::bind::{Raw, Text};
+use super::connect::FIRST_STATEMENT_TIMEOUT_MS;
+use super::failure::Failure;
+use super::sqlstate::Decision;
+use super::statement;
+
+/// Prepared statements of one connection at most: more queries than most configurations have, and some 10 MB of plans in
+/// a backend.
+const STATEMENTS_AT_MOST: usize = 256;
+
+/// What one fill asks of a session.
+pub(super) struct Ask<'a> {
+    /// The wrapped statement.
+    pub(super) sql: &'a Arc<str>,
+    pub(super) form: ResultForm,
+    pub(super) values: &'a [Text<'a>],
+    /// Ends the statement in Postgres if nobody here does.
+    pub(super) backstop_ms: u32,
+    pub(super) on_send: &'a OnSend,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) snapshot: String,
+    pub(super) lineage: Option<String>,
+    pub(super) rows: u64,
+    /// Of the array that Postgres made.
+    pub(super) bytes: u64,
+    pub(super) body: Option<Box<[u8]>>,
+}
+
+/// A connection that [`super::connect`] has set up.
+pub(super) struct Session {
+    client: ClientWrapper,
+    statements: HashMap<Arc<str>, Known>,
+    uses: u64,
+    statement_timeout_ms: u32,
+}
+
+struct Known {
+    statement: Statement,
+    last_use: u64,
+}
+
+impl Session {
+    pub(super) fn new(client: ClientWrapper) -> Self {
+        Self { client, statements: HashMap::new(), uses: 0, statement_timeout_ms: FIRST_STATEMENT_TIMEOUT_MS }
     }
-    sql
+
+    /// For statements that are not a fill's.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    pub(super) fn cancel_token(&self) -> CancelToken {
+        self.client.cancel_token()
+    }
+
+    /// Runs the statement once. Nothing is sent after `wanted` has become false.
+    pub(super) async fn ask(&mut self, ask: &Ask<'_>, wanted: &AtomicBool) -> Result<Reply, Failure> {
+        let statement = self.prepared(ask.sql).await.map_err(|error| Failure::from(&error))?;
+        if statement.params().len() != ask.values.len() {
+            let text = format!("it takes {} parameters, the key has {}", statement.params().len(), ask.values.len());
+            return Err(Failure::new(Decision::Broken, text));
+        }
+        if !wanted.load(Ordering::Acquire) {
+            return Err(Failure::new(Decision::Broken, "nobody wants it any more"));
+        }
+        let values: Vec<&(dyn ToSql + Sync)> = ask.values.iter().map(|value| value as _).collect();
+        let query = self.client.query(&statement, &values);
+        (ask.on_send)();
+        let rows = if ask.backstop_ms == self.statement_timeout_ms {
+            query.await
+        } else {
+            // Both are handed over in this order before either is answered: still one round trip.
+            let set = format!("SET statement_timeout = {}", ask.backstop_ms);
+            let (set, rows) = future::join(self.client.batch_execute(&set), query).await;
+            set.map_err(|error| Failure::from(&error))?;
+            self.statement_timeout_ms = ask.backstop_ms;
+            rows
+        };
+        let rows = rows.map_err(|error| Failure::from(&error))?;
+        let row = rows.first().ok_or_else(|| Failure::new(Decision::Broken, "no row came back"))?;
+        Reply::read(row, ask.form).map_err(|error| Failure::new(Decision::Broken, error.to_string()))
+    }
+
+    /// Bounds what is sent next by `ms`, unless it is bounded so already.
+    pub(super) async fn bound(&mut self, ms: u32) -> Result<(), tokio_postgres::Error> {
+        if self.statement_timeout_ms != ms {
+            self.client.batch_execute(&format!("SET statement_timeout = {ms}")).await?;
+            self.statement_timeout_ms = ms;
+        }
+        Ok(())
+    }
+
+    /// Prepares `sql` ahead of its first use.
+    pub(super) async fn prepare(&mut self, sql: &Arc<str>) -> Result<(), tokio_postgres::Error> {
+        self.forget(sql);
+        self.prepared(sql).await.map(|_| ())
+    }
+
+    /// The next use of `sql` prepares it anew.
+    pub(super) fn forget(&mut self, sql: &Arc<str>) {
+        self.statements.remove(sql);
+    }
+
+    async fn prepared(&mut self, sql: &Arc<str>) -> Result<Statement, tokio_postgres::Error> {
+        self.uses += 1;
+        if let Some(known) = self.statements.get_mut(sql) {
+            known.last_use = self.uses;
+            return Ok(known.statement.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        if self.statements.len() >= STATEMENTS_AT_MOST {
+            let oldest = self.statements.iter().min_by_key(|(_, known)| known.last_use).map(|(sql, _)| Arc::clone(sql));
+            if let Some(oldest) = oldest {
+                // Dropped, the driver closes it in Postgres.
+                self.statements.remove(&oldest);
+            }
+        }
+        let known = Known { statement: statement.clone(), last_use: self.uses };
+        self.statements.insert(Arc::clone(sql), known);
+        Ok(statement)
+    }
 }
 
-/// A string literal. Standard strings are in force, and a backslash is a character like any other.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+impl Reply {
+    fn read(row: &Row, form: ResultForm) -> Result<Self, tokio_postgres::Error> {
+        let rows = row.try_get::<_, i64>(2)?.unsigned_abs();
+        let array: Option<Raw<'_>> = row.try_get(4)?;
+        Ok(Self {
+            snapshot: row.try_get(0)?,
+            lineage: row.try_get(1)?,
+            rows,
+            bytes: u64::from(row.try_get::<_, i32>(3)?.unsigned_abs()),
+            body: array.and_then(|array| statement::body(form, rows, array.0)),
+        })
+    }
 }
 
-/// An identifier.
-pub(super) fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
+/// Time for a cancel sent at the deadline to do its work before `statement_timeout` does: which of the two it was must be
+/// known (see [`super::cancel`]).
+const HEAD_START: Duration = Duration::from_millis(250);
 
-/// What of the session shapes the bytes: part of every query's fingerprint.
-pub(super) fn fingerprint(timezone: &str, search_path: &str) -> String {
-    format!("{timezone}\n{search_path}")
+/// `statement_timeout` for a statement that has `remaining` left, in milliseconds.
+///
+/// A little longer, and rounded up to an eighth of a power of two: fills of one query have nearly the same time left, and so the setting
+/// seldom changes. The exact deadline is enforced from here, by cancelling.
+pub(super) fn backstop_ms(remaining: Duration) -> u32 {
+    // What Postgres takes at most.
+    const MOST: u64 = 0x7fff_ffff;
+    let exact = u64::try_from(remaining.saturating_add(HEAD_START).as_millis()).unwrap_or(MOST).clamp(1, MOST);
+    let step = ((1 << exact.ilog2()) / 8).max(1);
+    u32::try_from((exact.div_ceil(step) * step).min(MOST)).unwrap_or(u32::MAX >> 1)
 }
-
-/// The lineage, in SQL: NULL where a part is missing, as in recovery. The schema's epoch joins it when there is one.
-pub(super) const LINEAGE: &str = "CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE \
-    (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) || ':' || \
-    pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) || ':' || \
-    (SELECT oid::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) || ':' || \
-    (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint::text END";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_from_the_configuration_is_quoted() {
-        assert!(pinning("x'; DROP TABLE t; --", None).contains("SET TimeZone = 'x''; DROP TABLE t; --'; "));
-        assert!(pinning("UTC", Some("a', 'b")).contains("set_config('search_path', 'a'', ''b', false)"));
-        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
+    fn the_backstop_is_never_shorter_and_seldom_changes() {
+        let mut distinct = std::collections::BTreeSet::new();
+        for ms in 0..=2000_u64 {
+            let backstop = u64::from(backstop_ms(Duration::from_millis(ms)));
+            assert!(backstop >= ms + 250 && backstop <= (ms + 250) * 9 / 8 + 1, "{ms} -> {backstop}");
+            if ms >= 1000 {
+                distinct.insert(backstop);
+            }
+        }
+        assert!(distinct.len() <= 9, "{distinct:?}");
+        assert_eq!(backstop_ms(Duration::ZERO), 256);
+        assert_eq!(backstop_ms(Duration::MAX), 0x7fff_ffff);
     }
 }

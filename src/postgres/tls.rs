@@ -1,24 +1,77 @@
-//! TLS to the server, in libpq's five modes.
+//! TLS to Postgres: libpq's modes on rustls, with the provider chosen explicitly.
 //!
-//! `prefer` and `require` encrypt and look at no certificate, as libpq does: they keep out who listens and not who
-//! stands in between. `verify-ca` checks the chain, `verify-full` the host's name as well.
+//! | mode | encrypted | chain verified | host name verified |
+//! |---|---|---|---|
+//! | disable | no | | |
+//! | prefer | if it can be had | no | no |
+//! | require | yes | if a root certificate is given | no |
+//! | verify-ca | yes | yes | no |
+//! | verify-full | yes | yes | yes |
+//!
+//! A trusted root that is itself the server's certificate is accepted as such (OpenSSL does so, and Postgres's own
+//! documentation makes such certificates); the chain rules of webpki would refuse it. Revocation is not checked.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::Socket;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::settings::{Settings, SettingsError, TlsMode};
 
-/// How the client library is to negotiate.
-pub(super) fn negotiation(mode: TlsMode) -> SslMode {
+/// Makes the TLS half of connections, and of the requests that cancel their statements.
+#[derive(Clone)]
+pub(super) struct Tls(MakeRustlsConnect);
+
+impl Tls {
+    /// Reads the certificates that `settings` names.
+    pub(super) fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        let provider = Arc::new(ring::default_provider());
+        let verifier = Arc::new(Verifier::new(settings, Arc::clone(&provider))?);
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| SettingsError::Tls(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let config = match (&settings.tls_client_cert, &settings.tls_client_key) {
+            (None, None) => config.with_no_client_auth(),
+            (Some(cert), Some(key)) => {
+                let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error.to_string()))?;
+                config
+                    .with_client_auth_cert(certificates(cert)?, key_der)
+                    .map_err(|error| unreadable(key, &error.to_string()))?
+            }
+            _ => return Err(SettingsError::HalfAClientCertificate),
+        };
+        Ok(Self(MakeRustlsConnect::new(config)))
+    }
+}
+
+impl MakeTlsConnect<Socket> for Tls {
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
+    type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
+        // A Unix socket has no name, and this is called for those that never speak TLS as well. The placeholder is in
+        // no certificate, so verify-full refuses it.
+        let name = if ServerName::try_from(host).is_ok() { host } else { "name.invalid" };
+        <MakeRustlsConnect as MakeTlsConnect<Socket>>::make_tls_connect(&mut self.0, name)
+    }
+}
+
+/// What is asked of a server before anything is known of its certificate.
+pub(super) const fn ssl_mode(mode: TlsMode) -> SslMode {
     match mode {
         TlsMode::Disable => SslMode::Disable,
         TlsMode::Prefer => SslMode::Prefer,
@@ -26,141 +79,167 @@ pub(super) fn negotiation(mode: TlsMode) -> SslMode {
     }
 }
 
-/// The connector for these settings.
-pub(super) fn connector(settings: &Settings) -> Result<MakeRustlsConnect, SettingsError> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable("postgres.tls", error))?;
-    let verifier: Arc<dyn ServerCertVerifier> = match settings.tls {
-        TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => Arc::new(Unverified(provider)),
-        TlsMode::VerifyCa => Arc::new(AnyName(webpki(settings, provider)?)),
-        TlsMode::VerifyFull => webpki(settings, provider)?,
-    };
-    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-    let config = match (&settings.tls_client_cert, &settings.tls_client_key) {
-        (Some(cert), Some(key)) => {
-            let chain = certificates("postgres.tls_client_cert", cert)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|e| unusable("postgres.tls_client_key", e))?;
-            builder.with_client_auth_cert(chain, key).map_err(|e| unusable("postgres.tls_client_key", e))?
+/// Whether an attempt failed in TLS, so that `prefer` may try without: a failed handshake, or an alert after it, which
+/// is how TLS 1.3 refuses a missing client certificate.
+pub(super) fn failed_in_tls(error: &tokio_postgres::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
+            return true;
         }
-        (None, None) => builder.with_no_client_auth(),
-        (Some(_), None) => return Err(unusable("postgres.tls_client_key", "is needed beside tls_client_cert")),
-        (None, Some(_)) => return Err(unusable("postgres.tls_client_cert", "is needed beside tls_client_key")),
-    };
-    Ok(MakeRustlsConnect::new(config))
-}
-
-fn unusable(key: &'static str, reason: impl std::fmt::Display) -> SettingsError {
-    SettingsError::Tls { key, reason: reason.to_string() }
-}
-
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(certificates) if certificates.is_empty() => {
-            Err(unusable(key, format!("{}: no certificate", path.display())))
-        }
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(unusable(key, format!("{}: {error}", path.display()))),
+        source = error.source();
     }
+    false
 }
 
-fn webpki(settings: &Settings, provider: Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, SettingsError> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = &settings.tls_root_cert {
-        for certificate in certificates("postgres.tls_root_cert", path)? {
-            roots.add(certificate).map_err(|e| unusable("postgres.tls_root_cert", e))?;
-        }
-    } else {
-        // A platform's store may hold certificates that can't be read; the others count.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|e| unusable("postgres.tls_root_cert", e))
+fn unreadable(path: &Path, reason: &str) -> SettingsError {
+    SettingsError::Certificate { path: path.to_owned(), reason: reason.to_owned() }
 }
 
-/// Takes any certificate, but no broken signature: `prefer` and `require`.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable(path, &error.to_string()))?;
+    if found.is_empty() { Err(unreadable(path, "it holds no certificate in PEM")) } else { Ok(found) }
+}
+
+/// How much of a server's certificate is verified.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
+enum Trust {
+    /// Nothing: encryption keeps out those who listen, not those who answer in the server's place. Signatures aren't
+    /// verified either: they would prove who holds a key that nobody vouches for.
+    Anybody,
+    /// The chain.
+    Chain(Roots),
+    /// The chain and the name.
+    ChainAndName(Roots),
+}
 
-impl ServerCertVerifier for Unverified {
+#[derive(Debug)]
+struct Roots {
+    anchors: RootCertStore,
+    exact: Vec<CertificateDer<'static>>,
+}
+
+impl Roots {
+    fn load(settings: &Settings) -> Result<Self, SettingsError> {
+        let mut anchors = RootCertStore::empty();
+        let mut exact = vec![];
+        if let Some(path) = &settings.tls_root_cert {
+            exact = certificates(path)?;
+            for certificate in &exact {
+                anchors.add(certificate.clone()).map_err(|error| unreadable(path, &error.to_string()))?;
+            }
+        } else {
+            // Some of a platform's roots may be unreadable; those that are not are what its operator trusts.
+            anchors.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        if anchors.is_empty() { Err(SettingsError::NoRoots) } else { Ok(Self { anchors, exact }) }
+    }
+}
+
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn new(settings: &Settings, provider: Arc<CryptoProvider>) -> Result<Self, SettingsError> {
+        let trust = match settings.tls {
+            TlsMode::Require if settings.tls_root_cert.is_some() => Trust::Chain(Roots::load(settings)?),
+            TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => Trust::Anybody,
+            TlsMode::VerifyCa => Trust::Chain(Roots::load(settings)?),
+            TlsMode::VerifyFull => Trust::ChainAndName(Roots::load(settings)?),
+        };
+        Ok(Self { trust, provider })
+    }
+
+    fn chain(
+        &self,
+        roots: &Roots,
+        certificate: &CertificateDer<'_>,
+        parsed: &ParsedCertificate<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        if roots.exact.iter().any(|root| root == certificate) {
+            return Ok(());
+        }
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(parsed, &roots.anchors, intermediates, now, algorithms)
+    }
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let roots = match &self.trust {
+            Trust::Anybody => return Ok(ServerCertVerified::assertion()),
+            Trust::Chain(roots) | Trust::ChainAndName(roots) => roots,
+        };
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        self.chain(roots, certificate, &parsed, intermediates, now)?;
+        if let Trust::ChainAndName(_) = self.trust {
+            verify_server_name(&parsed, name)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
         message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if let Trust::Anybody = self.trust {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if let Trust::Anybody = self.trust {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
-/// Checks all but the host's name: `verify-ca`.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp, now) {
-            // The name is looked at last: the chain is good.
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            other => other,
+/// A hint for what TLS errors alone leave unclear, in the terms of the settings.
+pub(super) fn hint(error: &tokio_postgres::Error) -> Option<&'static str> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(rustls::Error::InvalidCertificate(why)) = inner.and_then(|e| e.downcast_ref::<rustls::Error>()) {
+            return Some(match why {
+                CertificateError::UnknownIssuer => "the server's certificate is not signed by a root of tls_root_cert",
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    "the server's certificate is for another host; tls = \"verify-ca\" does not look at the name"
+                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "the server's certificate has expired"
+                }
+                _ => "the server's certificate is not accepted",
+            });
         }
+        source = error.source();
     }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+    None
 }

@@ -13,7 +13,7 @@ const COUNT: &str = "[queries.one]\nsql = \"SELECT :n::int4 AS n\"\nresult = \"v
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_away_at_start_and_comes_later_needs_no_restart() {
-    let mut postgres = Embedded::start(EmbeddedOptions::default()).await.expect("a Postgres");
+    let postgres = Embedded::start(EmbeddedOptions::default()).await.expect("a Postgres");
     postgres.crash().await.expect("ended");
     let toml = format!("[postgres]\nreconnect_max = \"200ms\"\nconnect_timeout = \"500ms\"\n{COUNT}");
     let service = plan(&postgres.url("postgres"), &toml).start().await;
@@ -34,7 +34,7 @@ async fn a_database_that_is_away_at_start_and_comes_later_needs_no_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_the_database_makes_every_older_answer_stale() {
-    let mut postgres = Embedded::start(EmbeddedOptions::default()).await.expect("a Postgres");
+    let postgres = Embedded::start(EmbeddedOptions::default()).await.expect("a Postgres");
     let toml = format!("[defaults]\nerror_backoff = \"1ms\"\n{COUNT}");
     let service = plan(&postgres.url("postgres"), &toml).start().await;
     let first = get(service.queries, "/v1/queries/one?n=1").await;

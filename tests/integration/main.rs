@@ -1,11 +1,9 @@
 //! The whole service over real PostgreSQL, which the harness starts: one cluster for this process, a database per test.
 
 mod answers;
-mod embedded;
 mod lifecycle;
 mod measures;
 mod nonsense;
 mod origin;
 mod stampede;
 mod support;
-mod tls;

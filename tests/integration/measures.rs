@@ -120,8 +120,11 @@ fn documented() -> Vec<Expr> {
 async fn a_scripted_load_gives_the_exact_value_of_each_measure() {
     let database = database().await;
     let gate = Gate::closed(&database).await;
+    let function = "CREATE FUNCTION shop.one_or_fail(n int) RETURNS int LANGUAGE plpgsql STABLE AS \
+                    'BEGIN IF n = 0 THEN RAISE EXCEPTION ''no''; END IF; RETURN n; END'";
+    database.client().await.batch_execute(function).await.expect("a function");
     let toml = format!(
-        "[queries.gated]\nsql = \"SELECT 1 / :n::int4 AS x FROM {} AS gate\"\nresult = \"row\"\ntimeout = \"60s\"\n",
+        "[queries.gated]\nsql = \"SELECT shop.one_or_fail(:n) AS x FROM {} AS gate\"\nresult = \"row\"\ntimeout = \"60s\"\n",
         gate.sql()
     );
     let service = plan(&database.url, &toml).start().await;

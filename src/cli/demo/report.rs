@@ -50,7 +50,7 @@ pub(super) fn invitation(queries: SocketAddr, admin: SocketAddr, url: &str) -> S
         "\nThe service is up. Try:\n\
          \x20 curl -i 'http://{queries}/v1/queries/product?id=42'             # a miss, then hits: see Cache-Status\n\
          \x20 curl -i 'http://{queries}/v1/queries/product?id=forty-two'      # what a mistake looks like\n\
-         \x20 curl -s 'http://{queries}/v1/queries/products_by_category?category=category-3&limit=3'\n\
+         \x20 curl -s 'http://{queries}/v1/queries/products_by_category?category=compasses&limit=3'\n\
          \x20 curl -s 'http://{queries}/v1/queries'                           # every query, its parameters and columns\n\
          \x20 curl -s 'http://{admin}/metrics' | grep ^seawall_requests\n\
          \x20 curl -s 'http://{admin}/status'\n\

@@ -1,6 +1,7 @@
 //! The harness: a cluster per process, a database per test, gates that hold statements, and no sleeps.
 
 pub mod client;
+#[path = "../../support/eventually.rs"]
 pub mod eventually;
 pub mod service;
 
@@ -17,6 +18,8 @@ use eventually::eventually;
 fn cluster() -> &'static Embedded {
     static CLUSTER: OnceLock<Embedded> = OnceLock::new();
     CLUSTER.get_or_init(|| {
+        // Both ends of two thousand connections are in this process.
+        seawall::cli::raise_descriptor_limit(8192);
         // A runtime of its own: each test's ends with the test.
         std::thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -25,9 +28,8 @@ fn cluster() -> &'static Embedded {
                     EmbeddedOptions { preload_statements: true, max_connections: 400, ..EmbeddedOptions::default() };
                 let cluster = Embedded::start(options).await.expect("tests need a PostgreSQL");
                 assert!(cluster.has_statements(), "tests count with pg_stat_statements: install PostgreSQL's contrib");
-                let client = connect(&cluster.url("postgres")).await;
-                client.batch_execute("CREATE DATABASE template_shop").await.expect("a database");
                 cluster.load_shop("template_shop").await.expect("the shop");
+                cluster.statements("template_shop", "%").await.expect("the extension");
                 let template = connect(&cluster.url("template_shop")).await;
                 template
                     .batch_execute(
@@ -86,7 +88,8 @@ impl TestDatabase {
     /// How often statements like `pattern` have run in this database.
     pub async fn statements_like(&self, pattern: &str) -> i64 {
         let sql = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid \
-                   WHERE d.datname = current_database() AND query LIKE $1 AND query NOT LIKE '%pg_stat_statements%'";
+                   WHERE d.datname = current_database() AND query LIKE $1 AND query NOT LIKE '%pg_stat_statements%' \
+                   AND query NOT LIKE 'EXPLAIN%'";
         self.client().await.query_one(sql, &[&pattern]).await.expect("a count").get(0)
     }
 

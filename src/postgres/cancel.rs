@@ -1,0 +1,58 @@
+//! Calling a statement off in Postgres.
+//!
+//! A cancel travels over a connection of its own and hits whatever the session runs when it arrives:
+//!
+//! 1. the statement is handed to the socket; nobody wants it any more; a cancel is sent;
+//! 2. the cancel overtakes the statement: it finds the session idle and does nothing, and the statement runs on;
+//! 3. or the statement ends just before the cancel arrives, the connection goes back to the pool, and the cancel hits
+//!    the next one's statement.
+//!
+//! Against 2 the cancel is repeated until the statement ends. Against 3 the connection is never used again, not even if
+//! the statement was seen to end with 57014: the server signals a backend twice (the process, then its group), and the
+//! second signal can come when the session has gone on. Fifty cancelled statements on a pool of one were enough to see a
+//! neighbour cancelled. A new connection costs some milliseconds, and cancels are rare.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_postgres::CancelToken;
+
+use super::failure::Failure;
+use super::tls::Tls;
+
+/// The first repetition comes after this: longer than a statement needs to be read by Postgres, short beside a human's patience.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Pauses double up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// After this the connection is closed whatever its statement does; `statement_timeout` ends it in Postgres.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Cancels what `token`'s session runs until `work`, which waits for it, ends. Its connection must be closed then.
+pub(super) async fn call_off<T>(
+    work: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+    token: &CancelToken,
+    tls: &Tls,
+) {
+    let repeat = async {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // A cancel that can't be delivered is repeated like one that came too early.
+            let _ = timeout(LONGEST_PAUSE, token.cancel_query(tls.clone())).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    };
+    // How it ended, and whether it did in time, changes nothing: the connection is closed.
+    let _ = timeout(PATIENCE, async {
+        tokio::select! {
+            biased;
+            _ = work => {}
+            () = repeat => {}
+        }
+    })
+    .await;
+}

@@ -1,0 +1,11 @@
+//! The origin against real servers: what it sends, what it refuses, how it fails and comes back.
+
+mod answers;
+mod bounds;
+mod cancel;
+mod failures;
+mod prepare;
+mod sessions;
+mod supervise;
+mod support;
+mod tls;
