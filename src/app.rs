@@ -22,6 +22,9 @@ use crate::readthrough::origin::Origin;
 use crate::readthrough::{Bounds, Readthrough};
 use crate::telemetry::metrics::Metrics;
 
+/// A cancel takes some milliseconds; a database that doesn't answer must not hold up the end.
+const CLEAN_UP_WITHIN: Duration = Duration::from_secs(1);
+
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -197,6 +200,10 @@ impl App {
         }
         if let Some(supervisor) = supervisor {
             supervisor.abort();
+        }
+        if let Some(postgres) = &self.postgres {
+            // Statements that nobody waits for any more are cancelled in Postgres, not left to it.
+            let _ = tokio::time::timeout(CLEAN_UP_WITHIN, postgres.drained()).await;
         }
         admin.abort();
         tracing::info!("stopped");

@@ -18,7 +18,10 @@ const CONFIG_IS_KNOWN_TO: &[&str] = &["cli", "app", "config"];
 
 /// Crates and the only places that may name them.
 const CONFINED: &[(&[&str], &str)] = &[
-    (&["tokio_postgres", "deadpool_postgres", "postgres_types", "rustls", "rustls_native_certs"], "src/postgres/"),
+    (
+        &["tokio_postgres", "deadpool", "deadpool_postgres", "postgres_types", "rustls", "rustls_native_certs"],
+        "src/postgres/",
+    ),
     (&["redis", "bb8"], "src/redis/"),
     (&["hyper", "hyper_util", "axum", "tower", "http_body_util"], "src/http/"),
     (&["prometheus"], "src/telemetry/"),

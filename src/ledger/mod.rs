@@ -71,6 +71,15 @@ impl Ledger {
         self.known.read().unwrap_or_else(PoisonError::into_inner).lineage.clone()
     }
 
+    /// `stamp` with the ledger's own copy of its lineage where they are equal: stored stamps share one text.
+    pub fn share(&self, mut stamp: Stamp) -> Stamp {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lineage) = known.lineage.as_ref().filter(|known| **known == stamp.lineage) {
+            stamp.lineage = lineage.clone();
+        }
+        stamp
+    }
+
     /// Takes `lineage` for the history in force. If that is another than before, no older stamp certifies any more.
     pub fn adopt(&self, lineage: &Lineage) -> Adopted {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

@@ -11,18 +11,19 @@
 //! the statement was seen to end with 57014: the server signals a backend twice (the process, then its group), and the
 //! second signal can come when the session has gone on. Fifty cancelled statements on a pool of one were enough to see a
 //! neighbour cancelled. A new connection costs some milliseconds, and cancels are rare.
+//!
+//! The connection's place in the pool is kept until the statement has ended, so Postgres never runs more statements
+//! than the pool has places.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_postgres::CancelToken;
 
-use super::failure::Failure;
 use super::tls::Tls;
 
-/// The first repetition comes after this: longer than a statement needs to be read by Postgres, short beside a human's patience.
+/// The first repetition comes after this: longer than Postgres needs to read a statement, too short to be noticed.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Pauses double up to this.
@@ -32,11 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Cancels what `token`'s session runs until `work`, which waits for it, ends. Its connection must be closed then.
-pub(super) async fn call_off<T>(
-    work: Pin<&mut impl Future<Output = Result<T, Failure>>>,
-    token: &CancelToken,
-    tls: &Tls,
-) {
+pub(super) async fn call_off(work: impl Future, token: &CancelToken, tls: &Tls) {
     let repeat = async {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -46,13 +43,14 @@ pub(super) async fn call_off<T>(
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     };
-    // How it ended, and whether it did in time, changes nothing: the connection is closed.
-    let _ = timeout(PATIENCE, async {
+    let ended = timeout(PATIENCE, async {
         tokio::select! {
             biased;
             _ = work => {}
             () = repeat => {}
         }
-    })
-    .await;
+    });
+    if ended.await.is_err() {
+        tracing::debug!("a statement that was cancelled did not end; its connection is closed");
+    }
 }

@@ -1,7 +1,7 @@
 //! One fill, from the turn to the answer: a detached task owns the connection, and retries what is worth it.
 //!
-//! The caller waits for the task and may leave at any moment. Then the task cancels its statement and puts the
-//! connection in order ([`super::cancel`]); nobody waits for that.
+//! The caller waits for the task and may leave at any moment. Then the task cancels its statement and closes the
+//! connection ([`super::cancel`]); nobody waits for that.
 //!
 //! Retries, each at most once: over a new connection if a pooled one turned out dead or leads to a server in recovery
 //! (reads are idempotent); on the same one after a conflict with other transactions; and after preparing the query anew
@@ -77,7 +77,7 @@ struct Task {
 enum Asked {
     Replied(Reply),
     Failed(Failure),
-    /// Nobody wants the answer.
+    /// Nobody wants the answer; a cancel may still be under way.
     CalledOff,
 }
 

@@ -163,18 +163,14 @@ impl Reply {
     }
 }
 
-/// Time for a cancel sent at the deadline to do its work before `statement_timeout` does: which of the two it was must be
-/// known (see [`super::cancel`]).
-const HEAD_START: Duration = Duration::from_millis(250);
-
 /// `statement_timeout` for a statement that has `remaining` left, in milliseconds.
 ///
-/// A little longer, and rounded up to an eighth of a power of two: fills of one query have nearly the same time left, and so the setting
+/// Rounded up to an eighth of a power of two: fills of one query have nearly the same time left, and so the setting
 /// seldom changes. The exact deadline is enforced from here, by cancelling.
 pub(super) fn backstop_ms(remaining: Duration) -> u32 {
     // What Postgres takes at most.
     const MOST: u64 = 0x7fff_ffff;
-    let exact = u64::try_from(remaining.saturating_add(HEAD_START).as_millis()).unwrap_or(MOST).clamp(1, MOST);
+    let exact = u64::try_from(remaining.as_millis()).unwrap_or(MOST).saturating_add(1).min(MOST);
     let step = ((1 << exact.ilog2()) / 8).max(1);
     u32::try_from((exact.div_ceil(step) * step).min(MOST)).unwrap_or(u32::MAX >> 1)
 }
@@ -188,13 +184,13 @@ mod tests {
         let mut distinct = std::collections::BTreeSet::new();
         for ms in 0..=2000_u64 {
             let backstop = u64::from(backstop_ms(Duration::from_millis(ms)));
-            assert!(backstop >= ms + 250 && backstop <= (ms + 250) * 9 / 8 + 1, "{ms} -> {backstop}");
+            assert!(backstop > ms && backstop <= ms + ms / 8 + 1, "{ms} -> {backstop}");
             if ms >= 1000 {
                 distinct.insert(backstop);
             }
         }
         assert!(distinct.len() <= 9, "{distinct:?}");
-        assert_eq!(backstop_ms(Duration::ZERO), 256);
+        assert_eq!(backstop_ms(Duration::ZERO), 1);
         assert_eq!(backstop_ms(Duration::MAX), 0x7fff_ffff);
     }
 }

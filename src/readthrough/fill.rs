@@ -139,11 +139,10 @@ impl Fill {
     }
 
     /// Asks the origin, and once more over a new connection where the answer is of another history than the ledger's:
-    /// a pooled connection may lead to a server that was the primary once.
+    /// a pooled connection may lead to a server that was the primary once. (One in recovery the origin retries itself.)
     async fn fetch(&self, lead: &Flight) -> Result<Fetched, ReadError> {
         let ledger = &self.read.ledger;
         let fetched = match self.fetch_over(lead, Connection::Pooled).await {
-            Err(OriginError::Behind(_)) => self.fetch_over(lead, Connection::New).await?,
             Ok(fetched) if ledger.lineage().is_some_and(|known| known != fetched.stamp.lineage) => {
                 self.fetch_over(lead, Connection::New).await?
             }
