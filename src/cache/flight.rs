@@ -112,20 +112,22 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
             return Join::Full;
         }
         let mut shard = lock(self.shard(key));
-        let flights = shard.entry(key.clone()).or_default();
-        for flight in flights.iter() {
-            let mut state = lock(&flight.state);
-            if state.sent.as_ref().is_none_or(&sure) {
-                let slot = state.waiters.insert(None);
-                drop(state);
-                return Join::Follower(self.wait(key, flight, slot));
+        if let Some(flights) = shard.get(key) {
+            for flight in flights {
+                let mut state = lock(&flight.state);
+                if state.sent.as_ref().is_none_or(&sure) {
+                    let slot = state.waiters.insert(None);
+                    drop(state);
+                    return Join::Follower(self.wait(key, flight, slot));
+                }
+            }
+            if flights.len() >= PER_KEY {
+                let flight = &flights[0];
+                let slot = lock(&flight.state).waiters.insert(None);
+                return Join::Blocked(self.wait(key, flight, slot));
             }
         }
-        if flights.len() >= PER_KEY {
-            let flight = &flights[0];
-            let slot = lock(&flight.state).waiters.insert(None);
-            return Join::Blocked(self.wait(key, flight, slot));
-        }
+        let flights = shard.entry(key.clone()).or_default();
         let (lead, slot) = self.take_off(key, flights, Some(()));
         let wait = self.wait(key, &lead.flight, slot.unwrap_or_default());
         Join::Leader(lead, wait)

@@ -4,10 +4,12 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
-/// An owned key, in a buffer of exactly its size. Look-ups borrow bytes and own nothing.
+/// An owned key, in a buffer of exactly its size that its clones share: thousands may wait for one. Look-ups borrow bytes
+/// and own nothing.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Key(Box<[u8]>);
+pub struct Key(Arc<[u8]>);
 
 impl Key {
     /// The key of these bytes.
