@@ -182,6 +182,37 @@ fn a_leader_that_waits_to_be_abandoned_is_woken() {
 }
 
 #[test]
+fn the_end_of_an_abandoned_flight_leaves_its_successor_alone() {
+    check(|| {
+        let table: std::sync::Arc<Table> = Flights::new(10, 1);
+        let Join::Leader(former, gone) = table.join(&1, |_| true) else { panic!("nobody flies") };
+        drop(gone);
+        let Join::Leader(lead, first) = table.join(&1, |_| true) else { panic!("the former is abandoned") };
+        let former = thread::spawn(move || former.land(1));
+        let comer = {
+            let table = std::sync::Arc::clone(&table);
+            thread::spawn(move || {
+                let Join::Follower(wait) = table.join(&1, |_| true) else { panic!("its successor flies") };
+                ended(wait)
+            })
+        };
+        former.join().expect("landing in vain doesn't panic");
+        let Join::Follower(second) = table.join(&1, |_| true) else { panic!("its successor flies") };
+        let successor = thread::spawn(move || {
+            while lead.waiters() < 3 {
+                thread::yield_now();
+            }
+            lead.land(2);
+        });
+        assert_eq!(ended(first), End::Landed(2));
+        assert_eq!(ended(second), End::Landed(2));
+        assert_eq!(comer.join().expect("no reader panics"), End::Landed(2));
+        successor.join().expect("no leader panics");
+        assert_eq!((table.waiting(), table.flying()), (0, 0));
+    });
+}
+
+#[test]
 fn a_refresh_goes_on_without_waiters() {
     check(|| {
         let table: std::sync::Arc<Table> = Flights::new(10, 1);
