@@ -2,7 +2,7 @@
 
 use crate::app::{App, Listeners};
 use crate::cli::{BAD_USAGE, ConfigArg, FAILED, raise_descriptor_limit, stop_signal};
-use crate::config::{Config, Database};
+use crate::config::{Config, Database, Problems};
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -25,10 +25,25 @@ fn database(_: &Args) -> Database {
     Database::Configured
 }
 
+/// With an embedded Postgres, the configuration that ships with Seawall stands in for one that isn't there.
+#[cfg(feature = "embedded")]
+fn load(args: &Args, database: Database) -> Result<Config, Problems> {
+    if args.embedded {
+        super::demo::load_config(&args.config.config)
+    } else {
+        Config::load(&args.config.config, database)
+    }
+}
+
+#[cfg(not(feature = "embedded"))]
+fn load(args: &Args, database: Database) -> Result<Config, Problems> {
+    Config::load(&args.config.config, database)
+}
+
 /// Runs the service until it is told to stop.
 pub async fn serve(args: Args) -> u8 {
     let database = database(&args);
-    let config = match Config::load(&args.config.config, database) {
+    let config = match load(&args, database) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");

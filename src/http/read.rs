@@ -156,7 +156,7 @@ impl Service {
         let status = HIT_WITH_TTL.value(ttl.as_secs());
         let response = self.represent(entry, asked, status, started);
         let took = self.read.clock().now().since(started);
-        route.metrics().request(answered(&response), Served::Memory, took.as_secs_f64());
+        route.metrics().request(Outcome::Hit, Served::Memory, took.as_secs_f64());
         response.into()
     }
 
@@ -192,7 +192,7 @@ impl Service {
             }
         };
         let response = self.represent(answer.entry, asked, status, self.read.clock().now());
-        tally.count(if response.status().is_client_error() { Outcome::Rejected } else { outcome }, served);
+        tally.count(outcome, served);
         response
     }
 

@@ -84,6 +84,11 @@ async fn no_row_is_an_answer_that_is_kept_with_a_tag() {
     assert!(again.header("cache-status").expect("labelled").starts_with("seawall; hit; ttl="));
     assert_eq!(again.header("etag"), first.header("etag"));
     assert_eq!(database.statements_like("%__seawall_row%").await, 1);
+    // An answer like any other, whatever its status: a cache that saves such statements shows it.
+    for outcome in ["miss", "hit"] {
+        let series = format!("seawall_requests_total{{outcome=\"{outcome}\",query=\"product\"}}");
+        assert_eq!(service.metric(&series).await, 1.0, "{outcome}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
