@@ -103,21 +103,19 @@ impl Report<'_> {
     fn text(&self) -> String {
         let mut out = String::new();
         if let Some(why) = &self.unreachable {
-            let _ = writeln!(out, "database: can't be reached: {why}");
+            let _ = writeln!(out, "{why}\n");
         }
         for query in self.catalog.iter() {
             describe(query, self.offline, &mut out);
         }
         let broken = self.catalog.iter().filter(|q| matches!(**q.shape(), Shape::Broken(_))).count();
-        let _ = match (self.offline, broken) {
-            (true, _) => writeln!(
-                out,
-                "\n{} queries; the configuration is valid (the database was not asked)",
-                self.catalog.len()
-            ),
-            (false, 0) if self.unreachable.is_none() => writeln!(out, "\n{} queries, all usable", self.catalog.len()),
-            (false, n) => writeln!(out, "\n{} queries, {n} broken", self.catalog.len()),
+        let verdict = match broken {
+            _ if self.offline => "the configuration is valid; the database was not asked".to_owned(),
+            _ if self.unreachable.is_some() => "not all of them asked".to_owned(),
+            0 => "all usable".to_owned(),
+            n => format!("{n} broken"),
         };
+        let _ = writeln!(out, "\n{} queries: {verdict}", self.catalog.len());
         if self.denied.contains(&Deny::TtlOnly) {
             let _ = writeln!(out, "denied: ttl-only");
         }

@@ -67,8 +67,7 @@ pub struct ConfigArg {
 
 /// Runs a command to its exit code.
 pub fn run(cli: Cli) -> ExitCode {
-    let quiet = cli.command.is_for_a_person();
-    log_to_stderr(cli.log_format, if quiet { "warn" } else { "info,pg_embed=warn" });
+    log_to_stderr(cli.log_format, cli.command.log_level());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -97,9 +96,14 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 impl Command {
-    /// Whether its output is read as it comes, and log lines of ordinary events would only stand in between.
-    fn is_for_a_person(&self) -> bool {
-        !matches!(self, Self::Serve(_))
+    /// What is logged unless `RUST_LOG` says. Reports that are read as they come have the failures in them already.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info,pg_embed=warn",
+            #[cfg(feature = "embedded")]
+            Self::Demo(_) => "warn",
+            Self::Check(_) | Self::Health(_) | Self::Migrate => "error",
+        }
     }
 }
 
