@@ -176,8 +176,17 @@ impl App {
             let (postgres, catalog) = (Arc::clone(postgres), Arc::clone(&self.catalog));
             tokio::spawn(async move { postgres.supervise(catalog).await })
         });
-        if let Some(postgres) = &self.postgres {
-            postgres.first_attempt().await;
+        let mut shutdown = std::pin::pin!(shutdown);
+        let stopped_early = match &self.postgres {
+            Some(postgres) => tokio::select! {
+                () = postgres.first_attempt() => false,
+                () = &mut shutdown => true,
+            },
+            None => false,
+        };
+        if stopped_early {
+            tracing::info!("stopped before the first attempt to prepare the queries had ended");
+            return;
         }
         let accepting = tokio::spawn(listener::serve(
             listeners.queries,
@@ -194,6 +203,8 @@ impl App {
         self.ready.drain();
         tokio::time::sleep(self.drain_delay).await;
         accepting.abort();
+        // Awaited: a connection that it accepts in its last moment must be among those that are told.
+        let _ = accepting.await;
         connections.close();
         if tokio::time::timeout(self.shutdown_grace, connections.closed()).await.is_err() {
             tracing::warn!(open = connections.len(), "connections outlived shutdown_grace and are dropped");

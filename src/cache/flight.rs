@@ -9,7 +9,7 @@
 //! # Who may join (rule R3)
 //! `S` is what the leader knew when it handed its statement over. A reader joins a flight that has not been sent yet,
 //! or one whose `S` is sure to meet what the reader requires; else it leads a second flight, whose statement is sent
-//! after its arrival and so is sure to; and with two unsuitable ones under way it waits for either to end and asks again.
+//! after its arrival and so is sure to; and with two unsuitable ones under way it waits for the older to end and asks again.
 //! A joiner never changes what a waiting flight must bring: raising it livelocks.
 //!
 //! # Locking

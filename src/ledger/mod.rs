@@ -36,7 +36,8 @@ pub struct Required {
 impl Required {
     /// Whether a statement sent when `sent` was required is sure to meet this: it knew no less.
     pub fn sure_of(&self, sent: &Self) -> bool {
-        sent.version >= self.version || sent.lineage == self.lineage
+        // A lineage that became known since was the first: what was sent before belongs to it, or is not accepted.
+        sent.version >= self.version || sent.lineage.is_none() || sent.lineage == self.lineage
     }
 }
 
@@ -130,8 +131,10 @@ mod tests {
     #[test]
     fn r3_a_flight_sent_before_a_change_is_not_sure_and_one_sent_after_is() {
         let ledger = Ledger::default();
+        let first = ledger.required();
         ledger.adopt(&Lineage::new("a"));
         let before = ledger.required();
+        assert!(before.sure_of(&first), "a cold start's flights are joined, whichever lands first");
         ledger.adopt(&Lineage::new("b"));
         let after = ledger.required();
         assert!(after.sure_of(&after) && before.sure_of(&after));

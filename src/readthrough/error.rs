@@ -54,6 +54,23 @@ impl ReadError {
     }
 }
 
+impl ReadError {
+    /// The same with the database's words cut short: they may quote a whole parameter, and failures are remembered.
+    #[must_use]
+    pub(super) fn clipped(self) -> Self {
+        const CHARS: usize = 300;
+        let clip = |text: String| if text.len() > CHARS { text.chars().take(CHARS).collect() } else { text };
+        Self::Origin(match self {
+            Self::Origin(OriginError::Away(text)) => OriginError::Away(clip(text)),
+            Self::Origin(OriginError::Refused(text)) => OriginError::Refused(clip(text)),
+            Self::Origin(OriginError::Broken(text)) => OriginError::Broken(clip(text)),
+            Self::Origin(OriginError::Conflict(text)) => OriginError::Conflict(clip(text)),
+            Self::Origin(OriginError::Behind(text)) => OriginError::Behind(clip(text)),
+            other => return other,
+        })
+    }
+}
+
 /// An error, and until when it is remembered, if it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {

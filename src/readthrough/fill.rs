@@ -198,15 +198,20 @@ impl Fill {
         } else {
             tracing::debug!(query, reason = reason.as_str(), %error, "a rebuild failed");
         }
-        if !error.lasts() {
+        // A long key would make the memory of failures large; who sends one pays with a try for each.
+        if !error.lasts() || self.key.as_bytes().len() > REMEMBERED_KEY_BYTES {
             return error.into();
         }
+        let error = error.clipped();
         let policy = self.route.query().policy();
         let until = now + jitter::lifetime(policy.error_backoff, BACKOFF_JITTER, fastrand::f64());
         self.read.failures.remember(self.key.clone(), error.clone(), until);
         Failed { error, until: Some(until) }
     }
 }
+
+/// Longest key whose failure is remembered: with as many as are remembered, 16 MiB.
+const REMEMBERED_KEY_BYTES: usize = 1024;
 
 /// Backoffs of keys that failed together end apart: a fifth in either direction.
 const BACKOFF_JITTER: f64 = 0.2;
