@@ -56,6 +56,7 @@ pub fn wrk(server: &Child, prefix: &str, connections: u32, seconds: u32) -> Run 
         .args(["--", prefix])
         .output()
         .expect("wrk");
+    std::fs::remove_file(&script).expect("removed");
     let cpu = server.cpu() - before;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let line = text.lines().last().unwrap_or_default();
