@@ -45,7 +45,7 @@ impl<T> Bare<T> {
         let problem = match text.get(9..12)? {
             "400" => Problem::new(Code::BadRequest, "the request line or a header is malformed"),
             "414" => Problem::new(Code::UriTooLong, "over 64 KiB"),
-            "431" => Problem::new(Code::TooManyHeaders, "over 100 fields or 16 KiB"),
+            "431" => Problem::new(Code::TooManyHeaders, "over 100 fields, or 24 KiB in all"),
             _ => return None,
         };
         self.service.unreadable();

@@ -32,8 +32,8 @@ pub struct Limits {
     pub head_timeout: Duration,
 }
 
-/// Longer than the idle timeout of common clients' pools (Go and Java: 90 s and 60 s apart, nginx's own: 60 s), so that
-/// they and not we close an idle connection; short enough that `max_connections` slow heads are gone within a minute.
+/// Longer than the 60 s after which common proxies and balancers drop an idle connection, so that they and not we close
+/// it; short enough that `max_connections` slow heads are gone in little more than a minute.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// A head larger than this can't be read. hyper's least is 8 KiB; parameters take 8 and fields the rest.

@@ -64,7 +64,7 @@ codes! {
     NotJson = "not_json", UNSUPPORTED_MEDIA_TYPE, "The body is not declared to be JSON",
         "Send Content-Type: application/json and a JSON object of parameters.";
     TooManyHeaders = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The header fields are too many or too large",
-        "At most 100 fields and 16 KiB are taken.";
+        "At most 100 fields are taken, and 24 KiB for the whole head.";
     TooManyRows = "too_many_rows", UNPROCESSABLE_ENTITY, "The answer has more rows than max_rows",
         "Ask for less, for instance with a parameter that limits the rows; or max_rows is raised in the configuration.";
     ResultTooLarge = "result_too_large", UNPROCESSABLE_ENTITY, "The answer is larger than result_max_bytes",
@@ -83,8 +83,6 @@ codes! {
         "Try again after the seconds in Retry-After. The service recovers by itself when the database is back.";
     OriginBehind = "origin_behind", SERVICE_UNAVAILABLE, "The database is not the primary of the known history",
         "Try again after the seconds in Retry-After. If it lasts, postgres.url leads to a standby.";
-    Draining = "draining", SERVICE_UNAVAILABLE, "The service is stopping",
-        "Try again: another instance, or the next one, will answer.";
     Deadline = "deadline", GATEWAY_TIMEOUT, "The rebuild did not end in time",
         "The query took longer than its timeout, queue included. It was cancelled in the database.";
 }

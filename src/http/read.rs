@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use hyper::body::{Body, Incoming};
 
@@ -425,9 +425,4 @@ fn stamp_value(snapshot: &Snapshot) -> HeaderValue {
         let _ = write!(text, "({} running)", snapshot.running());
     }
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unprintable"))
-}
-
-/// Header names that answers use beyond the standard ones, for the reference's test.
-pub fn own_headers() -> [&'static HeaderName; 3] {
-    [&CACHE_STATUS, &SEAWALL_STAMP, &SEAWALL_DEBUG]
 }

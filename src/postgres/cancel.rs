@@ -8,9 +8,9 @@
 //!    the next one's statement.
 //!
 //! Against 2 the cancel is repeated until the statement ends. Against 3 the connection is never used again, not even if
-//! the statement was seen to end with 57014: the server signals a backend twice (the process, then its group), and the
-//! second signal can come when the session has gone on. Fifty cancelled statements on a pool of one were enough to see a
-//! neighbour cancelled. A new connection costs some milliseconds, and cancels are rare.
+//! the statement was seen to end with 57014: a neighbour was once seen cancelled all the same (the server signals a
+//! backend twice, the process and then its group; see docs/decisions/0006). A new connection costs some milliseconds,
+//! and cancels are rare.
 //!
 //! The connection's place in the pool is kept until the statement has ended, so Postgres never runs more statements
 //! than the pool has places.
