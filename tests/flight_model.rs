@@ -19,7 +19,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use cache::flight::{End, Flights, Join, Lead, Wait};
+use cache::flight::{End, Flights, Follow, Join, Lead, Wait};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::{future, thread};
@@ -227,6 +227,49 @@ fn a_refresh_goes_on_without_waiters() {
         leaver.join().expect("leaving doesn't panic");
         leader.join().expect("no leader panics");
         assert_eq!(table.flying(), 0);
+    });
+}
+
+#[test]
+fn a_reader_that_leaves_and_wants_it_to_go_on_keeps_the_flight_from_being_abandoned() {
+    check(|| {
+        let table: std::sync::Arc<Table> = Flights::new(10, 1);
+        let Join::Leader(lead, patient) = table.join(&1, |_| true) else { panic!("nobody flies") };
+        let Join::Follower(other) = table.join(&1, |_| true) else { panic!("it flies") };
+        let leavers = [thread::spawn(move || patient.leave_running()), thread::spawn(move || drop(other))];
+        for leaver in leavers {
+            leaver.join().expect("leaving doesn't panic");
+        }
+        assert!(poll_once(&mut Box::pin(lead.abandoned())).is_pending());
+        assert!(matches!(table.join(&1, |_| true), Join::Follower(_)), "it can still be joined");
+        lead.land(1);
+        assert_eq!((table.waiting(), table.flying()), (0, 0));
+    });
+}
+
+#[test]
+fn who_may_only_follow_never_leads_and_gets_the_outcome_of_whom_it_follows() {
+    check(|| {
+        let table: std::sync::Arc<Table> = Flights::new(2, 1);
+        assert!(matches!(table.follow(&1, |_| true), Follow::Nobody));
+        assert_eq!(table.waiting(), 0, "a place that is not taken is free again");
+        let Join::Leader(lead, first) = table.join(&1, |_| true) else { panic!("nobody flies") };
+        lead.sending().sent(1);
+        assert!(matches!(table.follow(&1, |&known| known >= 2), Follow::Nobody), "it is sent, and not sure");
+        let follower = {
+            let table = std::sync::Arc::clone(&table);
+            thread::spawn(move || match table.follow(&1, |_| true) {
+                Follow::Follower(wait) => assert_eq!(ended(wait), End::Landed(5)),
+                // It had landed before.
+                Follow::Nobody => {}
+                Follow::Full => panic!("there is room for two"),
+            })
+        };
+        let leader = thread::spawn(move || lead.land(5));
+        assert_eq!(ended(first), End::Landed(5));
+        follower.join().expect("no reader panics");
+        leader.join().expect("no leader panics");
+        assert_eq!((table.waiting(), table.flying()), (0, 0));
     });
 }
 

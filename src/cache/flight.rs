@@ -141,13 +141,11 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
             return Follow::Full;
         }
         let shard = lock(self.shard(key));
-        match shard.get(key).and_then(|flights| board(flights, &sure)) {
-            Some((flight, slot)) => Follow::Follower(self.wait(key, flight, slot)),
-            None => {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                Follow::Nobody
-            }
+        if let Some((flight, slot)) = shard.get(key).and_then(|flights| board(flights, &sure)) {
+            return Follow::Follower(self.wait(key, flight, slot));
         }
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Follow::Nobody
     }
 
     /// Leads a flight for `key` that is wanted though nobody waits, unless one is under way.
@@ -215,10 +213,7 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
 }
 
 /// A place in the first flight that has not been sent or that `sure` holds for.
-fn board<'a, S, T>(
-    flights: &'a [Arc<Flight<S, T>>],
-    sure: impl Fn(&S) -> bool,
-) -> Option<(&'a Arc<Flight<S, T>>, usize)> {
+fn board<S, T>(flights: &[Arc<Flight<S, T>>], sure: impl Fn(&S) -> bool) -> Option<(&Arc<Flight<S, T>>, usize)> {
     flights.iter().find_map(|flight| {
         let mut state = lock(&flight.state);
         state.sent.as_ref().is_none_or(&sure).then(|| (flight, state.waiters.insert(None)))
