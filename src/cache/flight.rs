@@ -77,16 +77,6 @@ pub enum Join<K: Eq + Hash + Clone, S, T: Clone> {
     Full,
 }
 
-/// What became of a reader that may join, and not lead.
-pub enum Follow<K: Eq + Hash + Clone, S, T: Clone> {
-    /// Somebody is rebuilding it, and what they bring is sure to do.
-    Follower(Wait<K, S, T>),
-    /// Nobody whose rebuild would do.
-    Nobody,
-    /// As many wait already as may.
-    Full,
-}
-
 /// Flights per key: a running one, and one for readers whom it isn't sure to satisfy.
 const PER_KEY: usize = 2;
 
@@ -135,17 +125,18 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
         Join::Leader(lead, wait)
     }
 
-    /// Joins a flight for `key` that `sure` holds for, if there is one: the reader may not lead one now.
-    pub fn follow(self: &Arc<Self>, key: &K, sure: impl Fn(&S) -> bool) -> Follow<K, S, T> {
+    /// Joins a flight for `key` that has not been sent or that `sure` holds for. `None`: there is none, or no room; who
+    /// only follows has something else to give.
+    pub fn follow(self: &Arc<Self>, key: &K, sure: impl Fn(&S) -> bool) -> Option<Wait<K, S, T>> {
         if !self.admit() {
-            return Follow::Full;
+            return None;
         }
         let shard = lock(self.shard(key));
-        if let Some((flight, slot)) = shard.get(key).and_then(|flights| board(flights, &sure)) {
-            return Follow::Follower(self.wait(key, flight, slot));
-        }
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        Follow::Nobody
+        let Some((flight, slot)) = shard.get(key).and_then(|flights| board(flights, &sure)) else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        };
+        Some(self.wait(key, flight, slot))
     }
 
     /// Leads a flight for `key` that is wanted though nobody waits, unless one is under way.
