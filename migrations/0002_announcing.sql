@@ -42,34 +42,18 @@ COMMENT ON FUNCTION seawall.tag_text(text) IS 'Percent-encodes a name or a value
 
 -- The tag of a table, for `seawall.invalidate`.
 CREATE FUNCTION seawall.table_tag(schema_name text, table_name text) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT seawall.tag_text(schema_name) || '.' || seawall.tag_text(table_name) $$;
 COMMENT ON FUNCTION seawall.table_tag(text, text) IS 'The tag of a table, for seawall.invalidate.';
 
--- Puts tags into the log. Everything that announces comes through here.
+-- Puts tags into the log. Everything that announces comes through here. It sets no search path of its own, as that costs each
+-- write some microseconds: those who call it have pinned theirs, and nobody else may.
 CREATE FUNCTION seawall.announce(tags text[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
 AS $$
 BEGIN
-    INSERT INTO seawall.event (tag) SELECT unnest(tags) ON CONFLICT DO NOTHING;
-    -- The doorbell: whoever wakes sleeping pods does it here, after the rows, and nowhere else.
-END
-$$;
-
--- Announces a table, and the rows with `keys` (what follows the colon of their tags). More than 64 keys, a key in which `*`
--- stands for a value, and one over 1000 bytes are announced as every row: the log's index takes no entry over 2.7 kB.
-CREATE FUNCTION seawall.announce_rows(relation text, keys text[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF keys IS NULL THEN
-        PERFORM seawall.announce(ARRAY[relation]);
-    ELSIF cardinality(keys) > 64
-       OR EXISTS (SELECT FROM unnest(keys) AS key WHERE strpos(key, '*') > 0 OR octet_length(key) > 1000) THEN
-        PERFORM seawall.announce(ARRAY[relation, relation || ':*']);
-    ELSE
-        PERFORM seawall.announce(relation || ARRAY(SELECT relation || ':' || key FROM unnest(keys) AS key));
-    END IF;
+    INSERT INTO seawall.event (tag) SELECT pg_catalog.unnest(tags) ON CONFLICT DO NOTHING;
+    -- The doorbell: what wakes sleeping pods is rung here, after the rows, and nowhere else.
 END
 $$;
 
@@ -101,8 +85,11 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT coalesce(seawall.lineage() || ':', '') || pg_current_xact_id()::text $$;
 COMMENT ON FUNCTION seawall.token() IS 'Send it as Seawall-After: the answer contains what this transaction writes.';
 
--- AFTER TRUNCATE, FOR EACH STATEMENT. Arguments as of all our triggers: the table's tag, then the row keys that are
--- announced, each as `column=type,column=type`, names encoded and in order.
+-- Triggers carry what they announce in their arguments, where pods read it: the table's tag, constant, so that a rename behind
+-- a view changes nothing; then each set of columns that rows are announced by, as `column=type,column=type`, names encoded.
+-- INSERT, UPDATE and DELETE have functions made for their columns, `seawall.written_…`, by `seawall migrate`.
+
+-- AFTER TRUNCATE, FOR EACH STATEMENT.
 CREATE FUNCTION seawall.truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -112,24 +99,19 @@ BEGIN
 END
 $$;
 
--- AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW, where logical replication writes: its workers fire no statement triggers.
--- The columns are looked up before they are used, by name and type, and their values are taken through jsonb, which prints
--- these types as they print themselves. The first rows of a transaction are announced one by one, up to the same 64 keys.
+-- AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW, on tables that logical replication writes: its workers fire no statement
+-- triggers. Columns are looked up by name and type, and their values taken through jsonb, which prints these types as they
+-- print themselves. A transaction's rows are announced one by one up to 64 keys, then as every row, once.
 CREATE FUNCTION seawall.row_applied() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    every_row text := tg_argv[0] || ':*';
-    keys text[];
+    relation text := tg_argv[0];
+    keys text[] := '{}';
     image jsonb;
     key text;
 BEGIN
-    IF EXISTS (SELECT FROM seawall.event WHERE xid = pg_current_xact_id() AND tag = every_row) THEN
-        RETURN NULL;
-    ELSIF tg_nargs > 1
-      AND (SELECT count(*) FROM (SELECT FROM seawall.event WHERE xid = pg_current_xact_id()
-                                   AND tag > tg_argv[0] || ':' AND tag < tg_argv[0] || ';' LIMIT 64) AS announced) >= 64 THEN
-        PERFORM seawall.announce_rows(tg_argv[0], ARRAY['*']);
+    IF EXISTS (SELECT FROM seawall.event WHERE xid = pg_current_xact_id() AND tag = relation || ':*') THEN
         RETURN NULL;
     END IF;
     FOREACH image IN ARRAY CASE tg_op WHEN 'INSERT' THEN ARRAY[to_jsonb(new)] WHEN 'DELETE' THEN ARRAY[to_jsonb(old)]
@@ -145,11 +127,18 @@ BEGIN
                     AND seawall.tag_text(a.attname) = split_part(part, '=', 1)
                     AND a.atttypid = to_regtype(split_part(part, '=', 2));
             IF key IS NOT NULL THEN
-                keys := keys || key;
+                keys := keys || (relation || ':' || key);
             END IF;
         END LOOP;
     END LOOP;
-    PERFORM seawall.announce_rows(tg_argv[0], keys);
+    IF cardinality(keys) > 0 AND (
+           EXISTS (SELECT FROM unnest(keys) AS own WHERE strpos(own, '*') > 0 OR octet_length(own) > 1000)
+        OR (SELECT count(*) FROM (SELECT tag FROM seawall.event WHERE xid = pg_current_xact_id()
+                                     AND tag > relation || ':' AND tag < relation || ';'
+                                   UNION SELECT unnest(keys) LIMIT 65) AS announced) > 64) THEN
+        keys := ARRAY[relation || ':*'];
+    END IF;
+    PERFORM seawall.announce(relation || keys);
     RETURN NULL;
 END
 $$;
