@@ -281,7 +281,7 @@ async fn a_port_in_use_ends_serve_with_the_key_that_names_it() {
 async fn bad_usage_is_told_from_failure() {
     for args in [
         &[][..],
-        &["migrate"],
+        &["migrate", "--unknown"],
         &["unknown"],
         &["check", "--unknown"],
         &["check", "--format", "xml"],

@@ -99,6 +99,8 @@ impl fmt::Debug for Admin {
 pub struct Postgres {
     /// URL or key=value string, without `sslmode`, which is in `tls`. `None` exactly for [`Database::Embedded`].
     pub url: Option<Secret>,
+    /// The same for `seawall migrate`, where another role than that of `url` owns the tables.
+    pub migrate_url: Option<Secret>,
     /// Connections.
     pub pool_size: usize,
     /// Bounds connecting to one host of the URL.

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use deadpool_postgres::{Connect, Manager, ManagerConfig};
+use deadpool_postgres::{ClientWrapper, Connect, Manager, ManagerConfig};
 use postgres_types::Type;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
@@ -99,7 +99,7 @@ impl Connector {
     /// # Errors
     /// Why not; none of it is the fault of a query.
     pub(super) async fn connect(&self) -> Result<Session, String> {
-        let client = deadpool::managed::Manager::create(&self.manager).await.map_err(|error| failure::text(&error))?;
+        let client = self.open().await?;
         let pinned = self.search_path.get();
         let rows = client
             .query_typed(&self.set_up, &[(&pinned, Type::TEXT), (&self.timezone, Type::TEXT)])
@@ -111,6 +111,14 @@ impl Connector {
             let _ = self.search_path.set(path.ok_or("the session's search path can't be read")?);
         }
         Ok(Session::new(client))
+    }
+
+    /// A new connection whose session is as the role and the database have it.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`].
+    pub(super) async fn open(&self) -> Result<ClientWrapper, String> {
+        deadpool::managed::Manager::create(&self.manager).await.map_err(|error| failure::text(&error))
     }
 
     /// Whatever of the session's settings shapes the bytes of an answer; empty before the first connection.

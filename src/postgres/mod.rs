@@ -7,6 +7,7 @@
 //! - `statement` and `lineage` are the one statement of a fill; `bind` carries parameters and results.
 //! - `fetch` runs a fill in a task of its own; `cancel` calls it off in Postgres when nobody wants it any more.
 //! - `prepare`, `describe` and `limits` find out what a query is; `supervise` keeps that true.
+//! - [`migrate`] installs schema `seawall` and the triggers that announce writes.
 //! - `failure` and `sqlstate` turn errors into decisions.
 //! - `embedded` is a private server for the demo and the tests.
 //!
@@ -26,7 +27,8 @@ pub mod embedded;
 mod failure;
 mod fetch;
 mod limits;
-mod lineage;
+pub mod lineage;
+pub mod migrate;
 mod pool;
 mod prepare;
 mod session;

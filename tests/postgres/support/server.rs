@@ -29,7 +29,8 @@ pub struct Server {
     _ended_with_us: ChildStdin,
 }
 
-fn binaries() -> PathBuf {
+/// Where its programs are.
+pub fn binaries() -> PathBuf {
     if let Some(dir) = std::env::var_os("SEAWALL_PG_BIN") {
         return dir.into();
     }
@@ -46,7 +47,8 @@ fn binaries() -> PathBuf {
     })
 }
 
-fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
+/// A program that runs as the server does.
+pub fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     if geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
