@@ -100,7 +100,7 @@ impl Readthrough {
     fn certifies(&self, entry: &Entry) -> bool {
         let version = self.ledger.version();
         if entry.certified() != version {
-            if !self.ledger.certify(entry.stamp()) {
+            if !self.ledger.certify(entry.stamp(), entry.tags()) {
                 return false;
             }
             entry.certify_at(version);

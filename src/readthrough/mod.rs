@@ -198,7 +198,7 @@ impl Readthrough {
             Some(soft) if want.old.is_some() => deadline.min(begun + soft),
             _ => deadline,
         };
-        let required = self.ledger.required();
+        let required = self.ledger.required(ask.route.tags());
         let sure = |sent: &Required| want.joins == Joins::Sure && required.sure_of(sent);
         let key = Key::new(ask.key);
         let mut fallback_counted = false;
