@@ -31,6 +31,12 @@ use super::statement;
 /// No deadline lies further away; adding more to a moment could overflow.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Who asks may give up this much before the deadline: it is the same moment, read twice.
+const AS_GOOD_AS: Duration = Duration::from_millis(5);
+
+/// The server was, and is back already.
+const FELL_SILENT: &str = "the server fell silent amid the statement";
+
 /// What is asked.
 pub(super) struct Fill {
     pub(super) shared: Arc<Shared>,
@@ -142,7 +148,9 @@ impl Task {
         let shared = Arc::clone(&self.fill.shared);
         let session = lease.session();
         let backstop = backstop_ms(self.deadline.saturating_duration_since(Instant::now()));
-        let token = session.cancel_token();
+        let (token, trips) = (session.cancel_token(), session.trips());
+        let (sent, deadline) = (Instant::now(), self.deadline);
+        let reach = shared.pool.reach();
         let wanted = AtomicBool::new(!answer.is_closed());
         let mut work = pin!(self.ask_on(session, backstop, &wanted));
         tokio::select! {
@@ -151,9 +159,13 @@ impl Task {
                 Ok(reply) => Asked::Replied(reply),
                 Err(failure) => Asked::Failed(failure),
             },
+            () = reach.tripped(trips) => {
+                Asked::Failed(Failure::new(Decision::Away, reach.refused().unwrap_or_else(|| FELL_SILENT.into())))
+            }
             () = answer.closed() => {
                 wanted.store(false, Ordering::Release);
-                call_off(work, &token, shared.pool.tls()).await;
+                reach.suspect(sent, deadline - AS_GOOD_AS);
+                call_off(work, &token, reach, trips).await;
                 Asked::CalledOff
             }
         }

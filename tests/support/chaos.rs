@@ -8,6 +8,7 @@
 
 #![allow(dead_code, reason = "each binary of tests uses its part")]
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -50,11 +51,12 @@ pub enum Mode {
     },
 }
 
-/// A mode, and the how-manieth.
+/// A mode, and the how-manieth; connections from before the last one that resets are reset.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     number: u64,
     mode: Mode,
+    reset_before: u64,
 }
 
 /// Before one server. Dropped, it listens no more, and every connection ends.
@@ -73,6 +75,8 @@ struct Shared {
     cancels_delivered: AtomicU64,
     received: AtomicU64,
     open: AtomicUsize,
+    /// Connections that have not ended: since which setting, and a number.
+    standing: watch::Sender<BTreeSet<(u64, u64)>>,
     attempts: Mutex<Vec<Instant>>,
 }
 
@@ -84,11 +88,12 @@ impl Chaos {
         let address = kept.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             server: port,
-            setting: watch::Sender::new(Setting { number: 0, mode: Mode::Pass }),
+            setting: watch::Sender::new(Setting { number: 0, mode: Mode::Pass, reset_before: 0 }),
             cancels_held: watch::Sender::new(false),
             cancels_delivered: AtomicU64::new(0),
             received: AtomicU64::new(0),
             open: AtomicUsize::new(0),
+            standing: watch::Sender::default(),
             attempts: Mutex::default(),
         });
         let (applied, in_force) = watch::channel(0);
@@ -102,10 +107,15 @@ impl Chaos {
         let mut number = 0;
         self.shared.setting.send_modify(|setting| {
             number = setting.number + 1;
-            *setting = Setting { number, mode };
+            let resets = matches!(mode, Mode::Reset | Mode::Away);
+            *setting = Setting { number, mode, reset_before: if resets { number } else { setting.reset_before } };
         });
-        // The listener is closed, or open again.
+        // The listener is closed, or open again; and what is to be reset has been.
         self.in_force.clone().wait_for(|applied| *applied >= number).await.expect("it accepts as long as this lives");
+        let before = self.shared.setting.borrow().reset_before;
+        let mut standing = self.shared.standing.subscribe();
+        let gone = standing.wait_for(|born| born.range(..(before, 0)).next().is_none()).await;
+        gone.expect("its sender is here");
     }
 
     /// When somebody connected, requests to cancel included.
@@ -149,7 +159,9 @@ impl Chaos {
 impl Drop for Chaos {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.shared.setting.send_modify(|setting| *setting = Setting { number: u64::MAX, mode: Mode::Away });
+        self.shared
+            .setting
+            .send_modify(|setting| *setting = Setting { number: u64::MAX, mode: Mode::Away, reset_before: u64::MAX });
     }
 }
 
@@ -174,6 +186,7 @@ async fn accept(
 ) {
     let mut listener = Some(first);
     let mut settings = shared.setting.subscribe();
+    let mut connected = 0;
     loop {
         let setting = *settings.borrow_and_update();
         listener = match (setting.mode, listener) {
@@ -195,8 +208,9 @@ async fn accept(
                 let Ok((client, _)) = accepted else { continue };
                 shared.attempts.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
                 let _ = client.set_nodelay(true);
-                let born = settings.borrow().number;
-                tokio::spawn(connection(client, born, Arc::clone(&shared)));
+                connected += 1;
+                let standing = Standing::new(&shared, (setting.number, connected));
+                tokio::spawn(connection(client, standing, Arc::clone(&shared)));
             }
         }
     }
@@ -218,6 +232,29 @@ impl Drop for Open {
     }
 }
 
+/// A connection that has not ended.
+struct Standing {
+    shared: Arc<Shared>,
+    born: (u64, u64),
+}
+
+impl Standing {
+    fn new(shared: &Arc<Shared>, born: (u64, u64)) -> Self {
+        shared.standing.send_modify(|standing| {
+            standing.insert(born);
+        });
+        Self { shared: Arc::clone(shared), born }
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.shared.standing.send_modify(|standing| {
+            standing.remove(&self.born);
+        });
+    }
+}
+
 /// How one direction, and with it the connection, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -229,19 +266,21 @@ enum End {
     Cut,
 }
 
-async fn connection(mut client: TcpStream, born: u64, shared: Arc<Shared>) {
+async fn connection(mut client: TcpStream, standing: Standing, shared: Arc<Shared>) {
     let open = Open::new(&shared);
     let mode = shared.setting.borrow().mode;
     let end = if matches!(mode, Mode::Refuse | Mode::Away) {
         drop(open);
         End::Reset
     } else {
-        carry(&mut client, born, &shared, open).await
+        carry(&mut client, standing.born.0, &shared, open).await
     };
     if end == End::Reset {
         // Closed with this, it is reset instead of ended in order.
         let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
     }
+    drop(client);
+    drop(standing);
 }
 
 /// What a request to cancel begins with, after its length.
@@ -261,8 +300,10 @@ async fn carry(client: &mut TcpStream, born: u64, shared: &Arc<Shared>, open: Op
     let cancels = up.held[4..8] == CANCEL;
     if cancels {
         let mut held = shared.cancels_held.subscribe();
-        if held.wait_for(|held| !held).await.is_err() {
-            return End::Closed;
+        let mut settings = shared.setting.subscribe();
+        tokio::select! {
+            _ = held.wait_for(|held| !held) => {}
+            _ = settings.wait_for(|setting| born < setting.reset_before) => return End::Reset,
         }
     }
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", shared.server)).await else { return End::Reset };
@@ -304,11 +345,7 @@ impl<'a> Pump<'a> {
 
     /// What becomes of this connection under `setting`, if it ends.
     fn ends(&self, setting: Setting) -> Option<End> {
-        match setting.mode {
-            Mode::Away => Some(End::Reset),
-            Mode::Reset if self.born < setting.number => Some(End::Reset),
-            _ => None,
-        }
+        (self.born < setting.reset_before).then_some(End::Reset)
     }
 
     async fn read(&mut self) -> io::Result<()> {
