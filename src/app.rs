@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, InForce};
+use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::config::{Config, Tls};
 use crate::http::admin::{self, Readiness};
@@ -108,7 +109,7 @@ pub struct App {
     read: Arc<Readthrough>,
     ready: Arc<Readiness>,
     service: Arc<Service>,
-    catalog: Arc<Catalog>,
+    catalog: Arc<InForce>,
     postgres: Option<Arc<Postgres>>,
     token_sha256: Option<[u8; 32]>,
     limits: Limits,
@@ -141,8 +142,8 @@ impl App {
             max_queued_fills: config.cache.max_queued_fills,
             max_waiters: config.server.max_waiters,
         };
-        let catalog = Arc::new(Catalog::new(config.queries));
-        let read = Readthrough::new(&catalog, origin, bounds, clock, metrics);
+        let catalog = Catalog::new(config.queries);
+        let read = Readthrough::new(&catalog, origin, bounds, clock, Chance::system(), metrics);
         let ready = Arc::new(Readiness::default());
         let options =
             Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp };
@@ -150,7 +151,7 @@ impl App {
             service: Service::new(Arc::clone(&read), options, Arc::clone(&ready)),
             read,
             ready,
-            catalog,
+            catalog: Arc::new(InForce::from_pointee(catalog)),
             postgres: None,
             token_sha256: config.admin.token_sha256,
             limits: Limits { max_connections: config.server.max_connections, head_timeout: HEAD_TIMEOUT },
@@ -165,8 +166,8 @@ impl App {
     }
 
     /// The queries.
-    pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.catalog
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
     }
 
     /// Replaces the bounds of connections.
@@ -226,6 +227,8 @@ impl App {
         if let Some(supervisor) = supervisor {
             supervisor.abort();
         }
+        // Refreshes belong to nobody's request; they end here.
+        self.read.stop();
         if let Some(postgres) = &self.postgres {
             // Statements that nobody waits for any more are cancelled in Postgres, not left to it.
             let _ = tokio::time::timeout(CLEAN_UP_WITHIN, postgres.drained()).await;

@@ -40,6 +40,15 @@ impl std::ops::Add<Duration> for Moment {
     }
 }
 
+impl std::ops::Sub<Duration> for Moment {
+    type Output = Self;
+
+    /// Saturates at the boot of the machine.
+    fn sub(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
 /// Where moments come from. Cloning is cheap; clones of a manual clock share their hands.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Source);
@@ -117,6 +126,8 @@ mod tests {
         assert_eq!(early.since(late), Duration::ZERO);
         assert_eq!(late.since(early), Duration::from_nanos(4));
         assert_eq!(late + Duration::MAX, Moment::from_nanos(u64::MAX));
+        assert_eq!(late - Duration::from_nanos(4), early);
+        assert_eq!(late - Duration::MAX, Moment::from_nanos(0));
     }
 
     #[test]

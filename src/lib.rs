@@ -17,12 +17,12 @@
 //! - [`ledger`]: what is known of writes, and what therefore is fresh.
 //! - [`telemetry`]: metrics, with handles resolved once.
 //! - [`stamp`]: snapshots and lineages: sees, covers. Pure.
-//! - [`clock`]: time, and the only place that reads it.
+//! - [`clock`]: time, and the only place that reads it. [`chance`]: the only place that draws it.
 //!
 //! # Layers
 //!
 //! ```text
-//! main -> cli -> app -> { http, postgres } -> readthrough -> { cache, ledger, catalog, telemetry } -> { stamp, clock }
+//! main -> cli -> app -> { http, postgres } -> readthrough -> { cache, ledger, catalog, telemetry } -> { stamp, clock, chance }
 //! ```
 //!
 //! Arrows point downwards only, siblings never use each other, and `config` is known to `cli` and `app` alone;
@@ -52,6 +52,7 @@
 pub mod app;
 pub mod cache;
 pub mod catalog;
+pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod config;

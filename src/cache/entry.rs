@@ -1,11 +1,14 @@
 //! One stored answer.
 //!
-//! An entry is immutable but for the ledger version it was last certified at. Everything that a hit sends is made when
-//! the entry is: the body in a buffer of exactly its size, and the text of its ETag.
+//! An entry is immutable but for three moments: the ledger version it was last certified at, when a refresh of it may
+//! begin, and when a directive last forced a fill in its place. Each is one atomic word; a lost race costs a
+//! certification, a look at the flights, or a directive that waits its turn. Everything that a hit sends is made when the
+//! entry is: the body in a buffer of exactly its size, and the text of its ETag.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::early;
 use crate::clock::Moment;
 use crate::stamp::Stamp;
 
@@ -14,7 +17,7 @@ pub const ETAG_BYTES: usize = 24;
 
 /// What an entry costs beyond its body and key, in bytes, as measured by filling 100,000 of them: the entry with its
 /// reference counts, the slots of the store's slab and table with their slack, and the allocator's headers.
-pub const BOOKKEEPING_BYTES: u64 = 300;
+pub const BOOKKEEPING_BYTES: u64 = 332;
 
 /// An answer with what it was read under and how long it lives.
 #[derive(Debug)]
@@ -26,8 +29,43 @@ pub struct Entry {
     stamp: Stamp,
     filled: Moment,
     expires: Moment,
+    /// What the rebuild took, in whole microseconds rounded up; over an hour counts as an hour.
+    took_us: u32,
+    /// From here on an early refresh may be drawn.
+    early_from: Moment,
     /// The ledger's version at the last certification. It only grows, and a lost race costs one certification.
     certified: AtomicU64,
+    /// The moment from which a refresh may begin, in nanoseconds; [`UNDER_WAY`] while one runs.
+    refresh_from: AtomicU64,
+    /// When a directive last forced a fill in this entry's place, or when it was filled.
+    forced: AtomicU64,
+}
+
+/// A refresh of the entry is running.
+const UNDER_WAY: u64 = u64::MAX;
+
+/// An hour: longer rebuilds are beyond the longest `timeout`.
+const LONGEST_US: u128 = 3_600_000_000;
+
+/// What an entry is made of.
+#[derive(Debug)]
+pub struct Draft {
+    /// The number of the query that it belongs to.
+    pub route: u32,
+    /// The answer; `None`: the query found no row.
+    pub body: Option<Box<[u8]>>,
+    /// What it was read under.
+    pub stamp: Stamp,
+    /// When the rebuild ended.
+    pub filled: Moment,
+    /// How long it took.
+    pub took: Duration,
+    /// Its ttl with its jitter.
+    pub lifetime: Duration,
+    /// XFetch's beta; 0 turns early refresh off.
+    pub early_refresh: f64,
+    /// The ledger's version that it was certified at.
+    pub certified: u64,
 }
 
 /// Where an entry stands at a moment.
@@ -40,26 +78,26 @@ pub enum Freshness {
 }
 
 impl Entry {
-    /// An entry of `body` (`None`: the query found no row), read under `stamp`, certified at ledger version `certified`.
-    pub fn new(
-        route: u32,
-        body: Option<Box<[u8]>>,
-        stamp: Stamp,
-        filled: Moment,
-        lifetime: Duration,
-        certified: u64,
-    ) -> Self {
-        let absent = body.is_none();
-        let body = body.unwrap_or_default();
+    /// The entry that `draft` describes.
+    pub fn new(draft: Draft) -> Self {
+        let absent = draft.body.is_none();
+        let body = draft.body.unwrap_or_default();
+        let took_us = draft.took.as_nanos().div_ceil(1_000).min(LONGEST_US) as u32;
+        let expires = draft.filled + draft.lifetime;
+        let reach = early::reach(Duration::from_micros(took_us.into()), draft.early_refresh);
         Self {
             etag: etag(&body, absent),
             absent,
-            route,
+            route: draft.route,
             body,
-            stamp,
-            filled,
-            expires: filled + lifetime,
-            certified: AtomicU64::new(certified),
+            stamp: draft.stamp,
+            filled: draft.filled,
+            expires,
+            took_us,
+            early_from: expires - reach,
+            certified: AtomicU64::new(draft.certified),
+            refresh_from: AtomicU64::new(0),
+            forced: AtomicU64::new(draft.filled.as_nanos()),
         }
     }
 
@@ -96,6 +134,49 @@ impl Entry {
     /// When its lifetime ends.
     pub fn expires(&self) -> Moment {
         self.expires
+    }
+
+    /// When the rebuild ended.
+    pub fn filled(&self) -> Moment {
+        self.filled
+    }
+
+    /// When the rebuild began: nothing that was committed before is missing from it, unless a poll says so.
+    pub fn begun(&self) -> Moment {
+        self.filled - self.took()
+    }
+
+    /// What the rebuild took.
+    pub fn took(&self) -> Duration {
+        Duration::from_micros(self.took_us.into())
+    }
+
+    /// Whether an early refresh may be drawn at `now`: false for most of an entry's life, at the cost of a comparison.
+    #[inline]
+    pub fn is_nearly_due(&self, now: Moment) -> bool {
+        now >= self.early_from
+    }
+
+    /// Begins a refresh, if nobody has and the last failure is long enough ago. Whoever gets `true` must call
+    /// [`Entry::end_refresh`] where no newer entry takes this one's place.
+    pub fn begin_refresh(&self, now: Moment) -> bool {
+        let from = self.refresh_from.load(Ordering::Relaxed);
+        from <= now.as_nanos()
+            && from != UNDER_WAY
+            && self.refresh_from.compare_exchange(from, UNDER_WAY, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The refresh brought nothing; the next may begin at `next`. The lifetime stays what it was.
+    pub fn end_refresh(&self, next: Moment) {
+        self.refresh_from.store(next.as_nanos().min(UNDER_WAY - 1), Ordering::Relaxed);
+    }
+
+    /// Takes the right to a fill that a directive forces in this entry's place: once per `interval`, the entry's own
+    /// fill included.
+    pub fn force(&self, now: Moment, interval: Duration) -> bool {
+        let last = self.forced.load(Ordering::Relaxed);
+        now >= Moment::from_nanos(last) + interval
+            && self.forced.compare_exchange(last, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Whether its lifetime runs at `now`. That alone doesn't make it fresh: it must be certified too.
@@ -143,15 +224,56 @@ mod tests {
 
     fn entry(body: Option<&str>) -> Entry {
         let stamp = Stamp { lineage: Lineage::new("l"), snapshot: Snapshot::parse("5:9:6").expect("well-formed") };
-        Entry::new(0, body.map(|b| b.as_bytes().into()), stamp, Moment::from_nanos(100), Duration::from_nanos(50), 3)
+        Entry::new(Draft {
+            route: 0,
+            body: body.map(|b| b.as_bytes().into()),
+            stamp,
+            filled: Moment::from_nanos(1_000_000),
+            took: Duration::from_nanos(2_001),
+            lifetime: Duration::from_nanos(500_000),
+            early_refresh: 1.0,
+            certified: 3,
+        })
     }
 
     #[test]
     fn it_is_fresh_until_its_expiry_and_not_at_it() {
         let e = entry(Some("{}"));
-        assert_eq!(e.freshness(Moment::from_nanos(149)), Freshness::Fresh(Duration::from_nanos(1)));
-        assert_eq!(e.freshness(Moment::from_nanos(150)), Freshness::Stale(Duration::ZERO));
-        assert_eq!(e.age(Moment::from_nanos(160)), Duration::from_nanos(60));
+        assert_eq!(e.freshness(Moment::from_nanos(1_499_999)), Freshness::Fresh(Duration::from_nanos(1)));
+        assert_eq!(e.freshness(Moment::from_nanos(1_500_000)), Freshness::Stale(Duration::ZERO));
+        assert_eq!(e.age(Moment::from_nanos(1_600_000)), Duration::from_nanos(600_000));
+    }
+
+    #[test]
+    fn what_a_rebuild_took_is_kept_in_microseconds_and_never_too_short() {
+        let e = entry(None);
+        assert_eq!(e.took(), Duration::from_micros(3));
+        assert_eq!(e.begun(), Moment::from_nanos(997_000));
+        assert!(e.is_nearly_due(Moment::from_nanos(1_500_000 - 36 * 3_000)));
+        assert!(!e.is_nearly_due(Moment::from_nanos(1_500_000 - 38 * 3_000)));
+    }
+
+    #[test]
+    fn one_refresh_at_a_time_and_none_before_its_moment() {
+        let e = entry(None);
+        let at = Moment::from_nanos;
+        assert!(e.begin_refresh(at(5)));
+        assert!(!e.begin_refresh(at(u64::MAX)), "one is under way");
+        e.end_refresh(at(100));
+        assert!(!e.begin_refresh(at(99)));
+        assert!(e.begin_refresh(at(100)));
+    }
+
+    #[test]
+    fn a_directive_forces_once_per_interval_from_the_fill_on() {
+        let e = entry(None);
+        let (filled, interval) = (1_000_000, Duration::from_nanos(50));
+        let at = |after: u64| Moment::from_nanos(filled + after);
+        assert!(!e.force(at(49), interval));
+        assert!(e.force(at(50), interval));
+        assert!(!e.force(at(99), interval));
+        assert!(e.force(at(100), interval));
+        assert!(e.force(at(100), Duration::ZERO), "no interval, no limit");
     }
 
     #[test]

@@ -77,6 +77,16 @@ pub enum Join<K: Eq + Hash + Clone, S, T: Clone> {
     Full,
 }
 
+/// What became of a reader that may join, and not lead.
+pub enum Follow<K: Eq + Hash + Clone, S, T: Clone> {
+    /// Somebody is rebuilding it, and what they bring is sure to do.
+    Follower(Wait<K, S, T>),
+    /// Nobody whose rebuild would do.
+    Nobody,
+    /// As many wait already as may.
+    Full,
+}
+
 /// Flights per key: a running one, and one for readers whom it isn't sure to satisfy.
 const PER_KEY: usize = 2;
 
@@ -105,21 +115,13 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
     /// Joins a flight for `key`, or leads one. `sure` says whether a flight that was sent knowing `S` must meet what
     /// this reader requires.
     pub fn join(self: &Arc<Self>, key: &K, sure: impl Fn(&S) -> bool) -> Join<K, S, T> {
-        let admitted = self
-            .waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.max_waiting).then_some(n + 1));
-        if admitted.is_err() {
+        if !self.admit() {
             return Join::Full;
         }
         let mut shard = lock(self.shard(key));
         if let Some(flights) = shard.get(key) {
-            for flight in flights {
-                let mut state = lock(&flight.state);
-                if state.sent.as_ref().is_none_or(&sure) {
-                    let slot = state.waiters.insert(None);
-                    drop(state);
-                    return Join::Follower(self.wait(key, flight, slot));
-                }
+            if let Some((flight, slot)) = board(flights, &sure) {
+                return Join::Follower(self.wait(key, flight, slot));
             }
             if flights.len() >= PER_KEY {
                 let flight = &flights[0];
@@ -133,6 +135,21 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
         Join::Leader(lead, wait)
     }
 
+    /// Joins a flight for `key` that `sure` holds for, if there is one: the reader may not lead one now.
+    pub fn follow(self: &Arc<Self>, key: &K, sure: impl Fn(&S) -> bool) -> Follow<K, S, T> {
+        if !self.admit() {
+            return Follow::Full;
+        }
+        let shard = lock(self.shard(key));
+        match shard.get(key).and_then(|flights| board(flights, &sure)) {
+            Some((flight, slot)) => Follow::Follower(self.wait(key, flight, slot)),
+            None => {
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                Follow::Nobody
+            }
+        }
+    }
+
     /// Leads a flight for `key` that is wanted though nobody waits, unless one is under way.
     pub fn refresh(self: &Arc<Self>, key: &K) -> Option<Lead<K, S, T>> {
         let mut shard = lock(self.shard(key));
@@ -143,6 +160,12 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
             return None;
         }
         Some(self.take_off(key, flights, None).0)
+    }
+
+    /// Counts one more waiter, if there may be one.
+    fn admit(&self) -> bool {
+        let more = |n| (n < self.max_waiting).then_some(n + 1);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn take_off(
@@ -189,6 +212,17 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
             }
         }
     }
+}
+
+/// A place in the first flight that has not been sent or that `sure` holds for.
+fn board<'a, S, T>(
+    flights: &'a [Arc<Flight<S, T>>],
+    sure: impl Fn(&S) -> bool,
+) -> Option<(&'a Arc<Flight<S, T>>, usize)> {
+    flights.iter().find_map(|flight| {
+        let mut state = lock(&flight.state);
+        state.sent.as_ref().is_none_or(&sure).then(|| (flight, state.waiters.insert(None)))
+    })
 }
 
 /// The right and duty to end a flight. Dropped without [`Lead::land`], the flight is aborted and everybody told.
@@ -268,6 +302,13 @@ pub struct Wait<K: Eq + Hash + Clone, S, T: Clone> {
     key: K,
     flight: Arc<Flight<S, T>>,
     slot: usize,
+}
+
+impl<K: Eq + Hash + Clone, S, T: Clone> Wait<K, S, T> {
+    /// Leaves, but wants the flight to go on, whoever else leaves it.
+    pub fn leave_running(self) {
+        lock(&self.flight.state).refresh = true;
+    }
 }
 
 impl<K: Eq + Hash + Clone, S, T: Clone> Future for Wait<K, S, T> {

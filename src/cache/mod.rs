@@ -2,6 +2,7 @@
 //!
 //! Nothing here does IO, sets a timer or counts a metric: functions return what happened, and the read path acts on it.
 
+pub mod early;
 pub mod entry;
 pub mod failures;
 pub mod flight;

@@ -94,6 +94,11 @@ impl Store {
         Insert::Kept(out.iter().filter(|(k, _)| k != key).map(|(_, e)| e.route()).collect())
     }
 
+    /// Drops what is under `key`.
+    pub fn remove(&self, key: &[u8]) {
+        self.entries.remove(key);
+    }
+
     /// Entries held.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -117,6 +122,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::Draft;
     use super::*;
     use crate::clock::Moment;
     use crate::stamp::{Lineage, Snapshot, Stamp};
@@ -125,7 +131,16 @@ mod tests {
     fn entry(route: u32, bytes: usize) -> Arc<Entry> {
         let stamp = Stamp { lineage: Lineage::new("l"), snapshot: Snapshot::parse("5:5:").expect("well-formed") };
         let body = vec![b'x'; bytes].into_boxed_slice();
-        Arc::new(Entry::new(route, Some(body), stamp, Moment::from_nanos(0), Duration::from_secs(1), 0))
+        Arc::new(Entry::new(Draft {
+            route,
+            body: Some(body),
+            stamp,
+            filled: Moment::from_nanos(0),
+            took: Duration::ZERO,
+            lifetime: Duration::from_secs(1),
+            early_refresh: 1.0,
+            certified: 0,
+        }))
     }
 
     fn key(n: u32) -> Key {

@@ -13,8 +13,13 @@ pub mod sql;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use policy::{Policy, ResultForm};
+use arc_swap::ArcSwap;
+
+pub use policy::{Policy, RequestCacheControl, ResultForm};
 pub use query::{Broken, Column, Declaration, ParamDeclaration, Prepared, Query, Shape};
+
+/// The catalog in force, replaced as a whole: whoever works through one loads it once.
+pub type InForce = ArcSwap<Catalog>;
 
 /// All queries of one configuration, by name. Immutable; a reload makes a new one.
 #[derive(Debug, Default)]
@@ -30,6 +35,20 @@ impl Catalog {
         in_order.sort_by(|a, b| a.name().cmp(b.name()));
         let by_name = in_order.iter().map(|q| (q.name().into(), Arc::clone(q))).collect();
         Self { by_name, in_order }
+    }
+
+    /// A catalog of `declarations` in place of `self`. A query whose declaration is the same stays the same object, with
+    /// the shape that it has; any other begins unprepared.
+    #[must_use]
+    pub fn succeed(&self, declarations: Vec<Declaration>) -> Self {
+        let mut next = Self::new(declarations);
+        for query in &mut next.in_order {
+            if let Some(present) = self.get(query.name()).filter(|q| q.declaration() == query.declaration()) {
+                *query = Arc::clone(present);
+                next.by_name.insert(query.name().into(), Arc::clone(query));
+            }
+        }
+        next
     }
 
     /// The query called `name`.

@@ -33,6 +33,17 @@ impl ResultForm {
     }
 }
 
+/// What becomes of the `Cache-Control` of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RequestCacheControl {
+    /// It is not read.
+    Ignore,
+    /// It is honoured within the query's bounds: no directive makes an answer older than the query allows, and none
+    /// forces fills of a key more often than `min_refill_interval`.
+    #[default]
+    Bounded,
+}
+
 /// The rules that one query's answers live by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -40,14 +51,37 @@ pub struct Policy {
     pub ttl: Duration,
     /// The share of `ttl` that an entry's own lifetime may differ by, in either direction: 0 to 0.9.
     pub jitter: f64,
+    /// After its lifetime, an old answer is given for so long at once while one refresh runs (RFC 5861, section 3).
+    pub stale_while_revalidate: Duration,
+    /// After its lifetime, an old answer is given for so long where a rebuild has failed (RFC 5861, section 4). It runs
+    /// beside `stale_while_revalidate`, not after it.
+    pub stale_if_error: Duration,
+    /// XFetch's beta: the greater, the earlier a refresh begins; 0 turns it off.
+    pub early_refresh: f64,
     /// Bounds the whole rebuild: queue, pool and statement.
     pub timeout: Duration,
+    /// A reader that waits for so long gets an old answer within `stale_if_error`, where there is one; the rebuild runs
+    /// on.
+    pub wait_at_most: Option<Duration>,
     /// How long a failure is remembered, so that the next arrivals don't repeat it.
     pub error_backoff: Duration,
+    /// What becomes of the `Cache-Control` of requests.
+    pub request_cache_control: RequestCacheControl,
+    /// The most often that requests' directives can force a fill of one key.
+    pub min_refill_interval: Duration,
+    /// How long clients may keep an answer without asking; never beyond its lifetime.
+    pub client_ttl: Duration,
     /// Rows that an answer of form `rows` may have.
     pub max_rows: u32,
     /// Concurrent rebuilds of this query, over all of its keys.
     pub max_fills: usize,
+}
+
+impl Policy {
+    /// How long after its lifetime an old answer can be of any use.
+    pub fn stale_at_most(&self) -> Duration {
+        self.stale_while_revalidate.max(self.stale_if_error)
+    }
 }
 
 impl Default for Policy {
@@ -55,8 +89,15 @@ impl Default for Policy {
         Self {
             ttl: Duration::from_secs(300),
             jitter: 0.1,
+            stale_while_revalidate: Duration::from_secs(30),
+            stale_if_error: Duration::from_secs(3600),
+            early_refresh: 1.0,
             timeout: Duration::from_secs(2),
+            wait_at_most: None,
             error_backoff: Duration::from_secs(1),
+            request_cache_control: RequestCacheControl::Bounded,
+            min_refill_interval: Duration::from_secs(1),
+            client_ttl: Duration::ZERO,
             max_rows: 10_000,
             max_fills: 8,
         }

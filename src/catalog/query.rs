@@ -26,7 +26,7 @@ pub struct ParamDeclaration {
 }
 
 /// A query as the configuration declares it, checked as far as that goes without a database.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Declaration {
     /// `[a-z][a-z0-9_]{0,62}`.
     pub name: Box<str>,

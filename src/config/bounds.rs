@@ -72,6 +72,21 @@ pub(super) const TTL: Range<Duration> = range(MILLI, MINUTE.saturating_mul(60 * 
 /// hit; at 0.9 the shortest is a tenth of `ttl`.
 pub(super) const JITTER: Range<f64> = range(0.0, 0.9);
 
+/// None gives no old value; with `ttl` at its most, sums of lifetimes stay far from overflow.
+pub(super) const STALE: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(60 * 24 * 365));
+
+/// None turns it off. At 10 a rebuild begins, on average under load, some thirty times its own duration early.
+pub(super) const EARLY_REFRESH: Range<f64> = range(0.0, 10.0);
+
+/// Below a millisecond no rebuild returns, and `stale_while_revalidate` is meant; the upper end is `timeout`'s.
+pub(super) const WAIT_AT_MOST: Range<Duration> = range(MILLI, MINUTE.saturating_mul(10));
+
+/// None lets every directive force a fill, at most two at a time for a key; beyond an hour `ignore` is meant.
+pub(super) const MIN_REFILL_INTERVAL: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(60));
+
+/// None makes clients ask each time; the upper end is that of `ttl`, which bounds it in any case.
+pub(super) const CLIENT_TTL: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(60 * 24 * 365));
+
 /// Below a millisecond no statement returns; clients and load balancers give up long before ten minutes.
 pub(super) const TIMEOUT: Range<Duration> = range(MILLI, MINUTE.saturating_mul(10));
 

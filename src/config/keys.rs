@@ -103,7 +103,6 @@ const fn key(section: Section, name: &'static str, force: Force, default: Absent
 
 const REDIS: Force = Later("shared tier in Redis");
 const EVENTS: Force = Later("invalidation by events");
-const STALE: Force = Later("stale-while-revalidate");
 
 /// All of them, in the order of the reference.
 pub static KEYS: &[Key] = &[
@@ -152,28 +151,34 @@ pub static KEYS: &[Key] = &[
     key(Invalidation, "advisory_key", EVENTS, Is("7309940371"), "the doorbell's lock"),
     key(Defaults, "ttl", Now, Is(r#""5m""#), "how long an answer is fresh"),
     key(Defaults, "jitter", Now, Is("0.1"), "share of ttl, both ways, drawn for each entry"),
+    key(
+        Defaults,
+        "stale_while_revalidate",
+        Now,
+        Is(r#""30s""#),
+        "after its ttl an old value is given for so long while it is refreshed",
+    ),
+    key(Defaults, "stale_if_error", Now, Is(r#""1h""#), "after its ttl an old value is given for so long on failure"),
+    key(Defaults, "early_refresh", Now, Is("1.0"), "XFetch beta; 0 turns it off"),
     key(Defaults, "timeout", Now, Is(r#""2s""#), "bounds a whole rebuild: queue, pool, statement"),
+    key(Defaults, "wait_at_most", Now, Is(r#""""#), "after this an old value is given while the rebuild runs on"),
     key(Defaults, "error_backoff", Now, Is(r#""1s""#), "how long a failure is remembered"),
-    key(Defaults, "max_rows", Now, Is("10000"), "more rows are refused"),
-    key(Defaults, "max_fills", Now, Is("8"), "concurrent rebuilds of one query"),
-    key(Defaults, "result", Now, Is(r#""rows""#), "rows, row or value"),
-    key(Defaults, "stale_while_revalidate", STALE, Is(r#""30s""#), "an old value is given while it is refreshed"),
-    key(Defaults, "stale_if_error", Later("stale-if-error"), Is(r#""1h""#), "an old value is given after a failure"),
-    key(Defaults, "serve_invalidated", EVENTS, Is(r#""0s""#), "an invalidated value is given while it is refreshed"),
-    key(Defaults, "wait_at_most", STALE, Is(r#""""#), "after this an old value is given while the rebuild runs on"),
-    key(Defaults, "early_refresh", Later("early refresh"), Is("1.0"), "XFetch beta; 0 turns it off"),
-    key(Defaults, "max_lag", Later("event stream"), Is(r#""2s""#), "event stream silent for longer: blind"),
-    key(Defaults, "on_blind", Later("event stream"), Is(r#""bypass""#), "bypass or serve"),
-    key(Defaults, "consistency", Later("strict reads"), Is(r#""bounded""#), "bounded or strict"),
-    key(Defaults, "request_cache_control", Later("Cache-Control in requests"), Is(r#""bounded""#), "ignore or bounded"),
+    key(Defaults, "request_cache_control", Now, Is(r#""bounded""#), "ignore or bounded: Cache-Control of requests"),
     key(
         Defaults,
         "min_refill_interval",
-        Later("Cache-Control in requests"),
+        Now,
         Is(r#""1s""#),
-        "the most often that clients can force a fill of one key",
+        "the most often that clients' directives can force a fill of one key",
     ),
-    key(Defaults, "client_ttl", Later("max-age for clients"), Is(r#""0s""#), "clients may keep an answer unasked"),
+    key(Defaults, "client_ttl", Now, Is(r#""0s""#), "how long clients and CDNs may keep an answer without asking"),
+    key(Defaults, "max_rows", Now, Is("10000"), "more rows are refused"),
+    key(Defaults, "max_fills", Now, Is("8"), "concurrent rebuilds of one query"),
+    key(Defaults, "result", Now, Is(r#""rows""#), "rows, row or value"),
+    key(Defaults, "serve_invalidated", EVENTS, Is(r#""0s""#), "an invalidated value is given while it is refreshed"),
+    key(Defaults, "max_lag", Later("event stream"), Is(r#""2s""#), "event stream silent for longer: blind"),
+    key(Defaults, "on_blind", Later("event stream"), Is(r#""bypass""#), "bypass or serve"),
+    key(Defaults, "consistency", Later("strict reads"), Is(r#""bounded""#), "bounded or strict"),
     key(Defaults, "proactive_refresh", EVENTS, Is("false"), "hot entries are refreshed at once after invalidation"),
     key(Query, "sql", Now, Example(r#""SELECT id, name FROM shop.products WHERE id = :id""#), "the statement"),
     key(Query, "sql_file", Now, Example(r#""queries/product.sql""#), "or a file with it, from this file's directory"),

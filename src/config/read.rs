@@ -171,6 +171,19 @@ impl<'a> Reader<'a> {
         self.within(&given, value, range, units::show_duration)
     }
 
+    /// A duration within `range`, or `Ok(None)` where the text is empty.
+    pub(super) fn optional_duration(
+        &mut self,
+        place: &Place<'_>,
+        name: &str,
+        range: &Range<Duration>,
+    ) -> Result<Option<Duration>, Reported> {
+        match self.given(place, name).ok_or(Reported)?.scalar {
+            Scalar::Text(text) if text.is_empty() => Ok(None),
+            _ => self.duration(place, name, range).map(Some).ok_or(Reported),
+        }
+    }
+
     /// A number of bytes within `range`.
     pub(super) fn size(&mut self, place: &Place<'_>, name: &str, range: &Range<u64>) -> Option<u64> {
         let given = self.given(place, name)?;

@@ -5,6 +5,8 @@
 pub mod admin;
 mod bare;
 mod body;
+mod cache_status;
+mod directives;
 pub mod list;
 pub mod listener;
 mod negotiate;

@@ -83,8 +83,33 @@ codes! {
         "Try again after the seconds in Retry-After. The service recovers by itself when the database is back.";
     OriginBehind = "origin_behind", SERVICE_UNAVAILABLE, "The database is not the primary of the known history",
         "Try again after the seconds in Retry-After. If it lasts, postgres.url leads to a standby.";
+    NotCached = "not_cached", GATEWAY_TIMEOUT, "Nothing that is stored may be given",
+        "The request said only-if-cached. Without it, the query is asked.";
     Deadline = "deadline", GATEWAY_TIMEOUT, "The rebuild did not end in time",
         "The query took longer than its timeout, queue included. It was cancelled in the database.";
+}
+
+impl Code {
+    /// The code of a read that brought no answer.
+    pub fn of(error: &ReadError) -> Self {
+        match error {
+            ReadError::Deadline | ReadError::Origin(OriginError::Timeout) => Self::Deadline,
+            ReadError::QueueFull | ReadError::QueueDeadline | ReadError::TooManyWaiters | ReadError::Cancelled => {
+                Self::Overloaded
+            }
+            ReadError::Panicked => Self::Internal,
+            ReadError::Unprepared | ReadError::Origin(OriginError::Away(_) | OriginError::Conflict(_)) => {
+                Self::OriginAway
+            }
+            ReadError::OriginBehind | ReadError::Origin(OriginError::Behind(_)) => Self::OriginBehind,
+            ReadError::BrokenQuery | ReadError::Origin(OriginError::Broken(_)) => Self::QueryBroken,
+            ReadError::Origin(OriginError::Pool) => Self::NoConnection,
+            ReadError::Origin(OriginError::TooManyRows { .. }) => Self::TooManyRows,
+            ReadError::Origin(OriginError::TooLarge { .. }) => Self::ResultTooLarge,
+            ReadError::Origin(OriginError::NotOneRow) => Self::NotOneRow,
+            ReadError::Origin(OriginError::Refused(_)) => Self::BadParameter,
+        }
+    }
 }
 
 /// A problem about to become a response.
@@ -138,43 +163,34 @@ impl Problem {
 
     /// Why a read brought no answer.
     pub fn read(failed: &Failed, now: Moment) -> Self {
-        let (code, detail) = match &failed.error {
+        let code = Code::of(&failed.error);
+        let detail = match &failed.error {
             ReadError::Deadline | ReadError::Origin(OriginError::Timeout) => {
-                (Code::Deadline, "the rebuild was cancelled at its deadline".into())
+                "the rebuild was cancelled at its deadline".into()
             }
-            ReadError::QueueFull => (Code::Overloaded, "the queue of rebuilds is full".into()),
-            ReadError::QueueDeadline => (Code::Overloaded, "the rebuild's turn did not come in time".into()),
-            ReadError::TooManyWaiters => (Code::Overloaded, "too many requests wait for rebuilds".into()),
-            ReadError::Cancelled => {
-                (Code::Overloaded, "the rebuild was cancelled as this request came; try again".into())
-            }
-            ReadError::Panicked => {
-                (Code::Internal, "the rebuild ended in a panic; the next request tries again".into())
-            }
-            ReadError::Unprepared => (Code::OriginAway, "the query has not been prepared since the start".into()),
+            ReadError::QueueFull => "the queue of rebuilds is full".into(),
+            ReadError::QueueDeadline => "the rebuild's turn did not come in time".into(),
+            ReadError::TooManyWaiters => "too many requests wait for rebuilds".into(),
+            ReadError::Cancelled => "the rebuild was cancelled as this request came; try again".into(),
+            ReadError::Panicked => "the rebuild ended in a panic; the next request tries again".into(),
+            ReadError::Unprepared => "the query has not been prepared since the start".into(),
             ReadError::OriginBehind | ReadError::Origin(OriginError::Behind(_)) => {
-                (Code::OriginBehind, "two connections in a row led to a standby or another history".into())
+                "two connections in a row led to a standby or another history".into()
             }
             ReadError::BrokenQuery | ReadError::Origin(OriginError::Broken(_)) => {
-                (Code::QueryBroken, "the reason is in the service's log".into())
+                "the reason is in the service's log".into()
             }
-            ReadError::Origin(OriginError::Away(_)) => (Code::OriginAway, "no connection could be made or kept".into()),
+            ReadError::Origin(OriginError::Away(_)) => "no connection could be made or kept".into(),
             ReadError::Origin(OriginError::Conflict(_)) => {
-                (Code::OriginAway, "the database gave the statement up twice in favour of others".into())
+                "the database gave the statement up twice in favour of others".into()
             }
-            ReadError::Origin(OriginError::Pool) => {
-                (Code::NoConnection, "every connection was busy until the deadline".into())
-            }
-            ReadError::Origin(OriginError::TooManyRows { limit }) => {
-                (Code::TooManyRows, format!("the answer has more than {limit} rows"))
-            }
+            ReadError::Origin(OriginError::Pool) => "every connection was busy until the deadline".into(),
+            ReadError::Origin(OriginError::TooManyRows { limit }) => format!("the answer has more than {limit} rows"),
             ReadError::Origin(OriginError::TooLarge { bytes, limit }) => {
-                (Code::ResultTooLarge, format!("the answer has {bytes} bytes, and {limit} are allowed"))
+                format!("the answer has {bytes} bytes, and {limit} are allowed")
             }
-            ReadError::Origin(OriginError::NotOneRow) => (Code::NotOneRow, "the query found more than one row".into()),
-            ReadError::Origin(OriginError::Refused(_)) => {
-                (Code::BadParameter, "the database refuses the value of a parameter".into())
-            }
+            ReadError::Origin(OriginError::NotOneRow) => "the query found more than one row".into(),
+            ReadError::Origin(OriginError::Refused(_)) => "the database refuses the value of a parameter".into(),
         };
         let problem = Self::new(code, detail);
         if code.status() != StatusCode::SERVICE_UNAVAILABLE {

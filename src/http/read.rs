@@ -19,14 +19,14 @@ use super::body::{self, Unreadable};
 use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
 use super::pulse::Pulse;
-use super::response::{self, AGE, CACHE_STATUS, HIT_WITH_TTL, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
+use super::response::{self, AGE, CACHE_STATUS, MAX_AGE, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
 use super::tally::Tally;
-use super::{list, pages};
-use crate::cache::entry::Entry;
+use super::{cache_status, directives, list, pages};
+use crate::cache::entry::{Entry, Freshness};
 use crate::catalog::args::{self, KeyBuf};
-use crate::catalog::{Prepared, Shape};
+use crate::catalog::{Prepared, RequestCacheControl, Shape};
 use crate::clock::Moment;
-use crate::readthrough::{Answer, Failed, Led, Look, ReadError, Readthrough, Route, Source, Stored};
+use crate::readthrough::{Answer, Ask, Directives, Failed, Led, Look, ReadError, Readthrough, Route, Source, Want};
 use crate::stamp::Snapshot;
 use crate::telemetry::metrics::{Fallback, Outcome, Served};
 
@@ -112,7 +112,8 @@ impl Service {
         let started = self.read.clock().now();
         let uri = request.uri();
         let Some(name) = uri.path().strip_prefix(QUERIES) else { return self.elsewhere(&request, started) };
-        let Some(route) = self.read.route(name) else { return self.unknown_query(&request, started) };
+        let routes = self.read.routes();
+        let Some(route) = routes.find(name) else { return self.unknown_query(&request, started) };
         if uri.query().is_some_and(|query| query.len() > URI_MAX_BYTES) {
             return self.reject(route, started, Problem::new(Code::UriTooLong, "over 8 KiB"), request.headers());
         }
@@ -136,75 +137,64 @@ impl Service {
         if let Err(errors) = args::key_from_uri(prepared, uri.query().unwrap_or_default(), &mut key) {
             return self.reject(route, started, Problem::parameters(errors), request.headers());
         }
-        match self.read.look(&key, started) {
-            Look::Fresh(entry, ttl) => {
-                self.hit(route, entry, ttl, &Asked { head, headers: request.headers() }, started)
-            }
-            Look::Rebuild(why) => {
+        let directives = directives_of(route, request.headers());
+        match self.read.look(&Ask { route, prepared, key: &key, arrived: started, directives }) {
+            Look::Answer(answer) => self.at_once(route, answer, &Asked::new(route, head, request.headers()), started),
+            Look::Withheld => self.reject(route, started, withheld(), request.headers()),
+            Look::Rebuild(want) => {
                 let (parts, _) = request.into_parts();
                 let (route, prepared) = (Arc::clone(route), Arc::clone(prepared));
                 drop(shape);
-                let tally = Tally::new(Arc::clone(&self.read), route, started);
-                self.later(tally, prepared, key, why, head, parts.headers)
+                let asking = Asking { prepared, key, arrived: started, directives };
+                self.later(Tally::new(Arc::clone(&self.read), route, started), asking, want, head, parts.headers)
             }
         }
     }
 
-    /// A fresh answer.
+    /// An answer from memory.
     #[inline]
-    fn hit(&self, route: &Route, entry: Arc<Entry>, ttl: Duration, asked: &Asked<'_>, started: Moment) -> Reply {
-        let status = HIT_WITH_TTL.value(ttl.as_secs());
-        let response = self.represent(entry, asked, status, started);
+    fn at_once(&self, route: &Route, answer: Answer, asked: &Asked<'_>, started: Moment) -> Reply {
+        let (outcome, served) = counted(&answer.source);
+        let response = self.represent(answer, asked, started);
         let took = self.read.clock().now().since(started);
-        route.metrics().request(Outcome::Hit, Served::Memory, took.as_secs_f64());
+        route.metrics().request(outcome, served, took.as_secs_f64());
         response.into()
     }
 
-    /// The rest of a request that nothing fresh was found for.
-    fn later(
-        self: &Arc<Self>,
-        tally: Tally,
-        prepared: Arc<Prepared>,
-        key: KeyBuf,
-        why: Fallback,
-        head: bool,
-        headers: HeaderMap,
-    ) -> Reply {
+    /// The rest of a request that memory had nothing for.
+    fn later(self: &Arc<Self>, tally: Tally, asking: Asking, want: Want, head: bool, headers: HeaderMap) -> Reply {
         let service = Arc::clone(self);
         Reply::Later(Box::pin(async move {
-            let read = Arc::clone(&service.read);
-            match read.read(tally.route(), &prepared, &key, why).await {
-                Ok(answer) => service.filled(tally, answer, &Asked { head, headers: &headers }),
-                Err(failed) => service.failed(tally, &failed, &headers),
-            }
+            let asked = Asked::new(tally.route(), head, &headers);
+            service.wait(tally, &asking, want, &asked).await
         }))
     }
 
-    fn filled(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
-        let (outcome, served, status) = match answer.source {
-            Source::Memory { ttl } => (Outcome::Hit, Served::Memory, HIT_WITH_TTL.value(ttl.as_secs())),
-            Source::Fill { led, why, stored } => {
-                let outcome = match led {
-                    Led::Own => Outcome::Miss,
-                    Led::Others => Outcome::Collapsed,
-                };
-                (outcome, Served::Postgres, HeaderValue::from_static(forwarded(why, stored, led)))
-            }
-        };
-        let response = self.represent(answer.entry, asked, status, self.read.clock().now());
+    async fn wait(&self, tally: Tally, asking: &Asking, want: Want, asked: &Asked<'_>) -> Response {
+        let answer = self.read.read(&asking.ask(tally.route()), want).await;
+        match answer {
+            Ok(answer) => self.answered(tally, answer, asked),
+            Err(failed) => self.failed(tally, &failed, asked.headers),
+        }
+    }
+
+    fn answered(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
+        let (outcome, served) = counted(&answer.source);
+        let response = self.represent(answer, asked, self.read.clock().now());
         tally.count(outcome, served);
         response
     }
 
     fn failed(&self, tally: Tally, failed: &Failed, headers: &HeaderMap) -> Response {
         let response = Problem::read(failed, self.read.clock().now()).respond(headers);
-        tally.count(answered(&response), Served::Postgres);
+        tally.count(refused(&response), Served::Postgres);
         response
     }
 
-    /// The representation of an entry: 200, 304, or the 404 that says that there is no row.
+    /// The representation of an answer: 200, 304, or the 404 that says that there is no row.
     #[inline]
-    fn represent(&self, entry: Arc<Entry>, asked: &Asked<'_>, status: HeaderValue, now: Moment) -> Response {
+    fn represent(&self, answer: Answer, asked: &Asked<'_>, now: Moment) -> Response {
+        let Answer { entry, source } = answer;
         let mut response = if entry.is_absent() {
             Problem::new(Code::NoRow, "no row for these parameters").respond_with(None)
         } else {
@@ -218,9 +208,10 @@ impl Service {
         if let Ok(etag) = HeaderValue::from_bytes(entry.etag()) {
             headers.insert(header::ETAG, etag);
         }
-        headers.insert(header::AGE, AGE.value(entry.age(now).as_secs()));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(CACHE_STATUS.clone(), status);
+        let age = entry.age(now).as_secs();
+        headers.insert(header::AGE, AGE.value(age));
+        headers.insert(header::CACHE_CONTROL, asked.lifetime(&entry, age, now));
+        headers.insert(CACHE_STATUS.clone(), cache_status::value(&source));
         if self.options.expose_stamp || asked.headers.get(&SEAWALL_DEBUG).is_some_and(|v| v == "1") {
             headers.insert(SEAWALL_STAMP.clone(), stamp_value(&entry.stamp().snapshot));
         }
@@ -262,34 +253,34 @@ impl Service {
         let tally = Tally::new(Arc::clone(&self.read), route, started);
         Reply::Later(Box::pin(async move {
             let (parts, body) = request.into_parts();
-            match service.parameters(&tally, body, limit).await {
-                Ok(Asking { prepared, key }) => {
-                    let asked = Asked { head: false, headers: &parts.headers };
-                    let read = Arc::clone(&service.read);
-                    match read.look(&key, read.clock().now()) {
-                        Look::Fresh(entry, ttl) => {
-                            let response =
-                                service.represent(entry, &asked, HIT_WITH_TTL.value(ttl.as_secs()), read.clock().now());
-                            tally.count(answered(&response), Served::Memory);
-                            response
-                        }
-                        Look::Rebuild(why) => match read.read(tally.route(), &prepared, &key, why).await {
-                            Ok(answer) => service.filled(tally, answer, &asked),
-                            Err(failed) => service.failed(tally, &failed, &parts.headers),
-                        },
-                    }
-                }
-                Err(problem) => {
-                    let response = problem.respond(&parts.headers);
-                    tally.count(answered(&response), Served::Memory);
-                    response
-                }
+            let asked = Asked::new(tally.route(), false, &parts.headers);
+            let asking = match service.parameters(&tally, body, limit, &parts.headers).await {
+                Ok(asking) => asking,
+                Err(problem) => return service.refuse(tally, problem, &parts.headers),
+            };
+            let looked = service.read.look(&asking.ask(tally.route()));
+            match looked {
+                Look::Answer(answer) => service.answered(tally, answer, &asked),
+                Look::Withheld => service.refuse(tally, withheld(), &parts.headers),
+                Look::Rebuild(want) => service.wait(tally, &asking, want, &asked).await,
             }
         }))
     }
 
+    fn refuse(&self, tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
+        let response = problem.respond(headers);
+        tally.count(refused(&response), Served::Memory);
+        response
+    }
+
     /// Reads a POST's body and finds its key.
-    async fn parameters(&self, tally: &Tally, body: Incoming, limit: u64) -> Result<Asking, Problem> {
+    async fn parameters(
+        &self,
+        tally: &Tally,
+        body: Incoming,
+        limit: u64,
+        headers: &HeaderMap,
+    ) -> Result<Asking, Problem> {
         let body = match body::collect(body, limit).await {
             Ok(body) => body,
             Err(Unreadable::TooLong) => {
@@ -313,7 +304,9 @@ impl Service {
         };
         let mut key = KeyBuf::new();
         args::key_from_json(&prepared, &body, &mut key).map_err(Problem::parameters)?;
-        Ok(Asking { prepared, key })
+        let directives = directives_of(tally.route(), headers);
+        // Its age is measured from when the question was known.
+        Ok(Asking { prepared, key, arrived: self.read.clock().now(), directives })
     }
 
     fn unknown_query(&self, request: &http::Request<Incoming>, started: Moment) -> Reply {
@@ -352,7 +345,7 @@ impl Service {
     fn reject(&self, route: &Route, started: Moment, problem: Problem, headers: &HeaderMap) -> Reply {
         let response = problem.respond(headers);
         let took = self.read.clock().now().since(started);
-        route.metrics().request(answered(&response), Served::Memory, took.as_secs_f64());
+        route.metrics().request(refused(&response), Served::Memory, took.as_secs_f64());
         response.into()
     }
 
@@ -366,25 +359,72 @@ impl Service {
 struct Asked<'a> {
     head: bool,
     headers: &'a HeaderMap,
+    client_ttl: Duration,
 }
 
-/// A POST, understood.
+impl<'a> Asked<'a> {
+    #[inline]
+    fn new(route: &Route, head: bool, headers: &'a HeaderMap) -> Self {
+        Self { head, headers, client_ttl: route.query().policy().client_ttl }
+    }
+
+    /// `Cache-Control` of the answer. Clients ask each time, unless `client_ttl` lets them keep a fresh answer: then for
+    /// so long, and never beyond its lifetime.
+    #[inline]
+    fn lifetime(&self, entry: &Entry, age: u64, now: Moment) -> HeaderValue {
+        match entry.freshness(now) {
+            Freshness::Fresh(left) if !self.client_ttl.is_zero() => {
+                MAX_AGE.value(age + self.client_ttl.min(left).as_secs())
+            }
+            _ => HeaderValue::from_static("no-cache"),
+        }
+    }
+}
+
+/// A question, understood.
 struct Asking {
     prepared: Arc<Prepared>,
     key: KeyBuf,
+    arrived: Moment,
+    directives: Directives,
 }
 
-/// The outcome of an answer that no flight was waited for.
-#[inline]
-fn answered(response: &Response) -> Outcome {
-    let status = response.status();
-    if status.is_server_error() {
-        Outcome::Error
-    } else if status.is_client_error() {
-        Outcome::Rejected
-    } else {
-        Outcome::Hit
+impl Asking {
+    fn ask<'a>(&'a self, route: &'a Arc<Route>) -> Ask<'a> {
+        Ask { route, prepared: &self.prepared, key: &self.key, arrived: self.arrived, directives: self.directives }
     }
+}
+
+/// What the request asks of the answer's age, where the query lets it.
+#[inline]
+fn directives_of(route: &Route, headers: &HeaderMap) -> Directives {
+    match route.query().policy().request_cache_control {
+        RequestCacheControl::Bounded => directives::parse(headers),
+        RequestCacheControl::Ignore => Directives::default(),
+    }
+}
+
+/// What an answer counts as.
+#[inline]
+fn counted(source: &Source) -> (Outcome, Served) {
+    match source {
+        Source::Memory { stands: Freshness::Fresh(_), .. } => (Outcome::Hit, Served::Memory),
+        Source::Memory { stands: Freshness::Stale(_), .. } => (Outcome::Stale, Served::Memory),
+        Source::Old { .. } => (Outcome::Stale, Served::Postgres),
+        Source::Fill { led: Led::Others, .. } => (Outcome::Collapsed, Served::Postgres),
+        Source::Fill { led: Led::Own, why: Fallback::Directive, .. } => (Outcome::Bypass, Served::Postgres),
+        Source::Fill { led: Led::Own, .. } => (Outcome::Miss, Served::Postgres),
+    }
+}
+
+/// What a refusal counts as.
+fn refused(response: &Response) -> Outcome {
+    if response.status().is_server_error() { Outcome::Error } else { Outcome::Rejected }
+}
+
+/// Only what is stored was asked for.
+fn withheld() -> Problem {
+    Problem::new(Code::NotCached, "the request said only-if-cached, and nothing that is stored may be given")
 }
 
 /// Why a query that isn't ready can't be asked.
@@ -392,26 +432,6 @@ fn unready(shape: &Shape) -> ReadError {
     match shape {
         Shape::Broken(_) => ReadError::BrokenQuery,
         Shape::Pending | Shape::Ready(_) => ReadError::Unprepared,
-    }
-}
-
-/// `Cache-Status` of an answer that a fill brought.
-const fn forwarded(why: Fallback, stored: Stored, led: Led) -> &'static str {
-    match (why, stored, led) {
-        (Fallback::Miss, Stored::Kept, Led::Own) => "seawall; fwd=uri-miss; stored",
-        (Fallback::Miss, Stored::Kept, Led::Others) => "seawall; fwd=uri-miss; stored; collapsed",
-        (Fallback::Miss, Stored::Passed, Led::Own) => "seawall; fwd=uri-miss",
-        (Fallback::Miss, Stored::Passed, Led::Others) => "seawall; fwd=uri-miss; collapsed",
-        (Fallback::Expired, Stored::Kept, Led::Own) => "seawall; fwd=stale; stored",
-        (Fallback::Expired, Stored::Kept, Led::Others) => "seawall; fwd=stale; stored; collapsed",
-        (Fallback::Expired, Stored::Passed, Led::Own) => "seawall; fwd=stale",
-        (Fallback::Expired, Stored::Passed, Led::Others) => "seawall; fwd=stale; collapsed",
-        (Fallback::Invalidated, Stored::Kept, Led::Own) => "seawall; fwd=stale; stored; detail=invalidated",
-        (Fallback::Invalidated, Stored::Kept, Led::Others) => {
-            "seawall; fwd=stale; stored; collapsed; detail=invalidated"
-        }
-        (Fallback::Invalidated, Stored::Passed, Led::Own) => "seawall; fwd=stale; detail=invalidated",
-        (Fallback::Invalidated, Stored::Passed, Led::Others) => "seawall; fwd=stale; collapsed; detail=invalidated",
     }
 }
 

@@ -107,29 +107,31 @@ impl Body for ResponseBody {
     }
 }
 
-/// Header values that end with a number of seconds, made once: an answer's age and what is left of its ttl change every
-/// second, and formatting them for each hit would allocate for each.
+/// Header values around a number of seconds, made once: an answer's age and what is left of its ttl change every second,
+/// and formatting them for each hit would allocate for each.
 pub struct Seconds {
     prefix: &'static str,
+    suffix: &'static str,
     made: Box<[HeaderValue]>,
 }
 
 /// A good hour of seconds. Longer times are formatted when they are needed.
 const SECONDS_MADE: usize = 4096;
 
-/// `seawall; hit; ttl=27`.
-pub static HIT_WITH_TTL: LazyLock<Seconds> = LazyLock::new(|| Seconds::new("seawall; hit; ttl="));
 /// `27`.
-pub static AGE: LazyLock<Seconds> = LazyLock::new(|| Seconds::new(""));
+pub static AGE: LazyLock<Seconds> = LazyLock::new(|| Seconds::new("", ""));
+/// `max-age=27`.
+pub static MAX_AGE: LazyLock<Seconds> = LazyLock::new(|| Seconds::new("max-age=", ""));
 
 impl Seconds {
-    fn new(prefix: &'static str) -> Self {
-        let made = (0..SECONDS_MADE).map(|n| {
+    /// Values of `prefix`, a number and `suffix`. A prefix that ends with a minus sign loses it before zero.
+    pub fn new(prefix: &'static str, suffix: &'static str) -> Self {
+        let made = (0..SECONDS_MADE as u64).map(|n| {
             // Lives as long as the process, as the statics do that hold it; its clones allocate nothing.
-            let text: &'static str = Box::leak(format!("{prefix}{n}").into_boxed_str());
+            let text: &'static str = Box::leak(spell(prefix, n, suffix).into_boxed_str());
             HeaderValue::from_static(text)
         });
-        Self { prefix, made: made.collect() }
+        Self { prefix, suffix, made: made.collect() }
     }
 
     /// The value for `seconds`.
@@ -137,9 +139,16 @@ impl Seconds {
     pub fn value(&self, seconds: u64) -> HeaderValue {
         match usize::try_from(seconds).ok().and_then(|n| self.made.get(n)) {
             Some(made) => made.clone(),
-            None => HeaderValue::try_from(format!("{}{seconds}", self.prefix)).unwrap_or(HeaderValue::from_static("0")),
+            None => {
+                HeaderValue::try_from(spell(self.prefix, seconds, self.suffix)).unwrap_or(HeaderValue::from_static("0"))
+            }
         }
     }
+}
+
+fn spell(prefix: &str, seconds: u64, suffix: &str) -> String {
+    let prefix = if seconds == 0 { prefix.trim_end_matches('-') } else { prefix };
+    format!("{prefix}{seconds}{suffix}")
 }
 
 /// The answer to HEAD: everything but the body, with its length.
@@ -190,9 +199,13 @@ mod tests {
     #[test]
     fn seconds_are_the_same_from_the_table_and_beyond_it() {
         for n in [0, 9, 4095, 4096, 1_000_000] {
-            assert_eq!(HIT_WITH_TTL.value(n), format!("seawall; hit; ttl={n}").as_str());
+            assert_eq!(MAX_AGE.value(n), format!("max-age={n}").as_str());
             assert_eq!(AGE.value(n), n.to_string().as_str());
         }
+        let past = Seconds::new("ttl=-", "; x");
+        assert_eq!(past.value(0), "ttl=0; x");
+        assert_eq!(past.value(3), "ttl=-3; x");
+        assert_eq!(past.value(5000), "ttl=-5000; x");
     }
 
     #[test]

@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::catalog::{Catalog, Prepared, Query};
+use crate::catalog::{Catalog, InForce, Prepared, Query};
 use crate::readthrough::origin::{Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts};
 
 pub use breaker::BreakerState;
@@ -120,7 +120,7 @@ impl Postgres {
     }
 
     /// Keeps the queries of `catalog` prepared, for as long as it is polled. One task of the process runs this.
-    pub async fn supervise(&self, catalog: Arc<Catalog>) {
+    pub async fn supervise(&self, catalog: Arc<InForce>) {
         self.shared.supervise(&catalog, self.reconnect_max).await;
     }
 

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::catalog::{Catalog, Query, Shape};
+use crate::catalog::{Catalog, InForce, Query, Shape};
 use crate::readthrough::origin::{Connection, OriginError, OriginState};
 
 use super::Shared;
@@ -138,11 +138,12 @@ impl Shared {
     }
 
     /// Never ends.
-    pub(super) async fn supervise(&self, catalog: &Catalog, reconnect_max: Duration) {
+    pub(super) async fn supervise(&self, in_force: &InForce, reconnect_max: Duration) {
         let mut state = self.state.subscribe();
         let mut pause = FIRST_PAUSE;
         loop {
-            let mut preparing = pin!(self.prepare_all(catalog));
+            let catalog = in_force.load_full();
+            let mut preparing = pin!(self.prepare_all(&catalog));
             let in_time = timeout(FIRST_ATTEMPT, &mut preparing).await;
             self.attempted.send_replace(true);
             let prepared = match in_time {

@@ -55,6 +55,32 @@ impl ReadError {
 }
 
 impl ReadError {
+    /// Whether an old answer is better than this error (RFC 5861, section 4: what would be a 5xx). What says that the
+    /// question itself is wrong, or that its answer has outgrown the limits, is the answer.
+    pub fn is_hidden_by_stale(&self) -> bool {
+        match self {
+            Self::Origin(origin) => match origin {
+                OriginError::Away(_)
+                | OriginError::Pool
+                | OriginError::Timeout
+                | OriginError::NotOneRow
+                | OriginError::Broken(_)
+                | OriginError::Conflict(_)
+                | OriginError::Behind(_) => true,
+                OriginError::TooManyRows { .. } | OriginError::TooLarge { .. } | OriginError::Refused(_) => false,
+            },
+            Self::Deadline
+            | Self::QueueFull
+            | Self::QueueDeadline
+            | Self::TooManyWaiters
+            | Self::Panicked
+            | Self::Cancelled
+            | Self::Unprepared
+            | Self::BrokenQuery
+            | Self::OriginBehind => true,
+        }
+    }
+
     /// The same with the database's words cut short: they may quote a whole parameter, and failures are remembered.
     #[must_use]
     pub(super) fn clipped(self) -> Self {

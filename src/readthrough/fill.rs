@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use super::error::{Failed, ReadError};
 use super::origin::{Connection, Fetched, OnSend, OriginError};
 use super::route::Route;
-use super::{Led, Look, Readthrough, Source, Stored};
-use crate::cache::entry::{Entry, Freshness};
+use super::{By, Led, Readthrough, Source, Stored};
+use crate::cache::entry::{Draft, Entry, Freshness};
 use crate::cache::flight::Lead;
 use crate::cache::jitter;
 use crate::cache::key::Key;
@@ -39,13 +39,26 @@ enum Came {
 }
 
 impl Landed {
+    /// Whether it was read after `arrived`, for a reader that joined no flight whose statement had been sent.
+    pub(super) fn read_after(&self, arrived: Moment) -> bool {
+        match self.came {
+            // Its statement was sent after the reader joined.
+            Came::FromOrigin(_) => true,
+            Came::FromStore => self.entry.begun() >= arrived,
+        }
+    }
+
     /// How the answer came about, for a reader that `led` or didn't.
     pub(super) fn source(&self, led: Led, why: Fallback, now: Moment) -> Source {
         match (self.came, led) {
-            (Came::FromStore, Led::Own) => match self.entry.freshness(now) {
-                Freshness::Fresh(ttl) => Source::Memory { ttl },
-                Freshness::Stale(_) => Source::Memory { ttl: Duration::ZERO },
-            },
+            (Came::FromStore, Led::Own) => {
+                let left = match self.entry.freshness(now) {
+                    Freshness::Fresh(left) => left,
+                    // It was fresh when the leader looked.
+                    Freshness::Stale(_) => Duration::ZERO,
+                };
+                Source::Memory { stands: Freshness::Fresh(left), by: By::Lifetime }
+            }
             (Came::FromStore, Led::Others) => Source::Fill { led, why, stored: Stored::Kept },
             (Came::FromOrigin(stored), _) => Source::Fill { led, why, stored },
         }
@@ -58,8 +71,32 @@ pub(super) struct Fill {
     pub(super) route: Arc<Route>,
     pub(super) prepared: Arc<Prepared>,
     pub(super) key: Key,
-    pub(super) why: Fallback,
+    pub(super) reason: Rebuild,
+    pub(super) unless: Unless,
+    /// The entry that it is to replace, where nobody waits for it.
+    pub(super) refreshes: Option<Arc<Entry>>,
     pub(super) deadline: Instant,
+}
+
+/// What in the store makes a rebuild unnecessary, when its turn to begin comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unless {
+    /// Anything fresh.
+    Fresh,
+    /// What was filled after the entry that is to be replaced.
+    FilledAfter(Moment),
+    /// What began to be read after the request arrived.
+    BegunAfter(Moment),
+}
+
+impl Unless {
+    fn met_by(self, entry: &Entry) -> bool {
+        match self {
+            Self::Fresh => true,
+            Self::FilledAfter(moment) => entry.filled() > moment,
+            Self::BegunAfter(moment) => entry.begun() >= moment,
+        }
+    }
 }
 
 type Flight = Lead<Key, Required, Landing>;
@@ -72,20 +109,17 @@ impl Fill {
         //  2. the other flight stores, then lands and leaves the table;
         //  3. this reader joins, finds no flight, and leads.
         // So the leader looks again; a flight stores before it lands, so what 1 missed is seen here.
-        if let Look::Fresh(entry, _) = self.read.look(self.key.as_bytes(), self.read.clock.now()) {
+        let begun = self.read.clock.now();
+        if let Some(entry) = self.read.peek_fresh(self.key.as_bytes(), begun).filter(|e| self.unless.met_by(e)) {
             return lead.land(Ok(Landed { entry, came: Came::FromStore }));
         }
         let metrics = self.route.metrics();
-        metrics.rebuild(match self.why {
-            Fallback::Miss => Rebuild::Miss,
-            Fallback::Expired => Rebuild::Expired,
-            Fallback::Invalidated => Rebuild::Invalidated,
-        });
-        let begun = self.read.clock.now();
+        metrics.rebuild(self.reason);
         let rebuilt = tokio::select! {
             biased;
             () = lead.abandoned() => Err(ReadError::Cancelled),
-            rebuilt = timeout_at(self.deadline, AssertUnwindSafe(self.rebuild(&lead)).catch_unwind()) => match rebuilt {
+            () = self.read.stopped() => Err(ReadError::Cancelled),
+            rebuilt = timeout_at(self.deadline, AssertUnwindSafe(self.rebuild(&lead, begun)).catch_unwind()) => match rebuilt {
                 Ok(Ok(rebuilt)) => rebuilt,
                 Ok(Err(_panic)) => Err(ReadError::Panicked),
                 Err(_elapsed) => Err(ReadError::Deadline),
@@ -97,7 +131,7 @@ impl Fill {
     }
 
     /// Takes its turn, asks the origin, and stores what is certified (R1).
-    async fn rebuild(&self, lead: &Flight) -> Result<Landed, ReadError> {
+    async fn rebuild(&self, lead: &Flight, begun: Moment) -> Result<Landed, ReadError> {
         let read = &self.read;
         let turn = timeout_at(self.deadline, read.admission.turn(&self.route.fills)).await;
         let _turn = match turn {
@@ -113,23 +147,40 @@ impl Fill {
         };
         let fetched = self.fetch(lead).await?;
         let policy = self.route.query().policy();
-        let lifetime = jitter::lifetime(policy.ttl, policy.jitter, fastrand::f64());
+        let lifetime = jitter::lifetime(policy.ttl, policy.jitter, read.chance.draw());
         // Version first, certification second: an event in between leaves the older version, and R2 looks again.
         let version = read.ledger.version();
         let certified = read.ledger.certify(&fetched.stamp);
-        let entry =
-            Arc::new(Entry::new(self.route.number(), fetched.body, fetched.stamp, read.clock.now(), lifetime, version));
+        let filled = read.clock.now();
+        let entry = Arc::new(Entry::new(Draft {
+            route: self.route.number(),
+            body: fetched.body,
+            stamp: fetched.stamp,
+            filled,
+            took: filled.since(begun),
+            lifetime,
+            early_refresh: policy.early_refresh,
+            certified: version,
+        }));
         read.failures.forget(self.key.as_bytes());
         let stored = if certified { self.store(&entry) } else { Stored::Passed };
+        if let (Stored::Passed, Some(old)) = (stored, &self.refreshes) {
+            old.end_refresh(filled + policy.error_backoff);
+        }
         Ok(Landed { entry, came: Came::FromOrigin(stored) })
     }
 
     fn store(&self, entry: &Arc<Entry>) -> Stored {
         match self.read.store.insert(&self.key, entry) {
-            Insert::TooLarge => Stored::Passed,
+            Insert::TooLarge => {
+                // What it was to replace is known to be out of date; nobody shall be given that for want of room.
+                self.read.store.remove(self.key.as_bytes());
+                Stored::Passed
+            }
             Insert::Kept(evicted) => {
-                for number in evicted {
-                    if let Some(route) = self.read.in_order.get(number as usize) {
+                if !evicted.is_empty() {
+                    let routes = self.read.routes();
+                    for route in evicted.into_iter().filter_map(|number| routes.numbered(number)) {
                         route.metrics().evictions.inc();
                     }
                 }
@@ -198,13 +249,17 @@ impl Fill {
         } else {
             tracing::debug!(query, reason = reason.as_str(), %error, "a rebuild failed");
         }
+        let policy = self.route.query().policy();
+        let until = now + jitter::lifetime(policy.error_backoff, BACKOFF_JITTER, self.read.chance.draw());
+        if let Some(old) = &self.refreshes {
+            // The old value keeps its windows, and is neither extended nor deleted.
+            old.end_refresh(until);
+        }
         // A long key would make the memory of failures large; who sends one pays with a try for each.
         if !error.lasts() || self.key.as_bytes().len() > REMEMBERED_KEY_BYTES {
             return error.into();
         }
         let error = error.clipped();
-        let policy = self.route.query().policy();
-        let until = now + jitter::lifetime(policy.error_backoff, BACKOFF_JITTER, fastrand::f64());
         self.read.failures.remember(self.key.clone(), error.clone(), until);
         Failed { error, until: Some(until) }
     }

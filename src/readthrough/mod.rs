@@ -1,40 +1,54 @@
 //! The read path: from a key to an answer.
 //!
-//! 1. [`Readthrough::look`]: a fresh entry is the answer; no await, no allocation (R2).
+//! 1. [`Readthrough::look`]: a fresh entry is the answer; no await, no allocation (R2). An old one is where the query's
+//!    windows and the request's directives allow it, and is refreshed in the background.
 //! 2. Else [`Readthrough::read`]: a failure that is remembered is the answer; else the reader joins the key's flight, or
-//!    leads one (R3), and waits until its own deadline.
+//!    leads one (R3), and waits until its own deadline. What fails or takes too long is answered with an old entry
+//!    within `stale_if_error`, where there is one.
 //! 3. The leader's fill is a detached task: it looks again, takes its turn, sends one statement, certifies what comes
-//!    back, stores it (R1), and lands the flight.
+//!    back, stores it (R1), and lands the flight. A refresh is the same with nobody waiting.
 //!
 //! This module owns the ports to the outside ([`origin::Origin`]); it speaks no SQL and no HTTP.
 
 mod admission;
+mod answer;
+mod directives;
 mod error;
 mod fill;
+mod gauge;
+mod look;
 pub mod origin;
 mod route;
+mod routes;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::cache::entry::{Entry, Freshness};
+use crate::cache::entry::Freshness;
 use crate::cache::failures::Failures;
-use crate::cache::flight::{End, Flights, Join};
+use crate::cache::flight::{End, Flights, Follow, Join};
 use crate::cache::key::Key;
 use crate::cache::store::Store;
-use crate::catalog::{Catalog, Prepared, Shape};
-use crate::clock::{Clock, Moment};
+use crate::catalog::Catalog;
+use crate::chance::Chance;
+use crate::clock::Clock;
 use crate::ledger::{Ledger, Required};
-use crate::telemetry::metrics::{Degraded, Fallback, Metrics, Pooled, Refused};
+use crate::telemetry::metrics::{Fallback, Metrics, Rebuild, Refused};
 
 use admission::Admission;
+pub use answer::{Answer, By, Instead, Led, Source, Stored};
+pub use directives::Directives;
 pub use error::{Failed, ReadError};
-use fill::Landing;
-use origin::{Origin, OriginState};
+use fill::{Fill, Landing, Unless};
+use look::Joins;
+pub use look::{Ask, Look, Want};
+use origin::Origin;
 pub use route::Route;
+pub use routes::Routes;
 
 /// The bounds of the read path, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -51,61 +65,6 @@ pub struct Bounds {
     pub max_waiters: usize,
 }
 
-/// What the store holds for a key.
-#[derive(Debug)]
-pub enum Look {
-    /// A fresh answer, and for how much longer it is.
-    Fresh(Arc<Entry>, Duration),
-    /// Nothing fresh, for this reason.
-    Rebuild(Fallback),
-}
-
-/// How an answer came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Found fresh.
-    Memory {
-        /// For how much longer.
-        ttl: Duration,
-    },
-    /// Brought by a fill.
-    Fill {
-        /// Whether this request led it, or waited for another's.
-        led: Led,
-        /// Why it was needed.
-        why: Fallback,
-        /// Whether it was kept.
-        stored: Stored,
-    },
-}
-
-/// Whose flight it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Led {
-    /// This request's.
-    Own,
-    /// Another's.
-    Others,
-}
-
-/// Whether an answer was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// It was.
-    Kept,
-    /// It is larger than an entry may be, or not certified: given, not stored.
-    Passed,
-}
-
-/// An answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// The answer itself.
-    pub entry: Arc<Entry>,
-    /// How it came about.
-    pub source: Source,
-}
-
 /// Shards of the flight table: joins hold a shard for less than a microsecond.
 const FLIGHT_SHARDS: usize = 64;
 
@@ -115,8 +74,7 @@ const FILLS_AT_MOST: usize = 2;
 
 /// The read path of a process.
 pub struct Readthrough {
-    routes: HashMap<Box<str>, Arc<Route>, foldhash::fast::FixedState>,
-    in_order: Vec<Arc<Route>>,
+    routes: ArcSwap<Routes>,
     unknown: Route,
     store: Store,
     flights: Arc<Flights<Key, Required, Landing>>,
@@ -125,7 +83,9 @@ pub struct Readthrough {
     admission: Admission,
     origin: Arc<dyn Origin>,
     clock: Clock,
+    chance: Chance,
     metrics: Arc<Metrics>,
+    stopping: watch::Sender<bool>,
 }
 
 impl Readthrough {
@@ -135,16 +95,11 @@ impl Readthrough {
         origin: Arc<dyn Origin>,
         bounds: Bounds,
         clock: Clock,
+        chance: Chance,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let in_order: Vec<Arc<Route>> = catalog
-            .iter()
-            .zip(0u32..)
-            .map(|(query, number)| Arc::new(Route::new(number, Arc::clone(query), metrics.query(query.name()))))
-            .collect();
         Arc::new(Self {
-            routes: in_order.iter().map(|route| (route.query().name().into(), Arc::clone(route))).collect(),
-            in_order,
+            routes: ArcSwap::from_pointee(Routes::default().succeed(catalog, &metrics)),
             unknown: Route::unknown(&metrics),
             store: Store::new(bounds.max_bytes, bounds.entry_max_bytes),
             flights: Flights::new(bounds.max_waiters, FLIGHT_SHARDS),
@@ -153,19 +108,34 @@ impl Readthrough {
             admission: Admission::new(bounds.max_fills, bounds.max_queued_fills),
             origin,
             clock,
+            chance,
             metrics,
+            stopping: watch::Sender::new(false),
         })
     }
 
-    /// The route of the query called `name`.
-    #[inline]
-    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
-        self.routes.get(name)
+    /// Takes `catalog` in place of the present one. Queries that both have go on undisturbed: entries, flights and
+    /// waiting requests of theirs are not touched. Requests under way end with the route that they began with.
+    pub fn replace(&self, catalog: &Catalog) {
+        self.routes.rcu(|present| present.succeed(catalog, &self.metrics));
     }
 
-    /// Every route, by name.
-    pub fn routes(&self) -> &[Arc<Route>] {
-        &self.in_order
+    /// The routes as they are now; takes no lock. Not to be held across an await.
+    #[inline]
+    pub fn routes(&self) -> Guard<Arc<Routes>> {
+        self.routes.load()
+    }
+
+    /// Ends every rebuild, with [`ReadError::Cancelled`] for whoever waits: their statements are cancelled in Postgres,
+    /// and none begins any more.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Resolves once the read path is stopped. Cancel safe.
+    async fn stopped(&self) {
+        // The sender is this object's own, so it can't be gone.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
     /// Where requests for no query are counted.
@@ -208,129 +178,131 @@ impl Readthrough {
         self.flights.flying()
     }
 
-    /// What the store holds for `key` at `now`: fresh only within its lifetime and certified at the present version
-    /// of the ledger (R2).
-    #[inline]
-    pub fn look(&self, key: &[u8], now: Moment) -> Look {
-        let Some(entry) = self.store.get(key) else { return Look::Rebuild(Fallback::Miss) };
-        let Freshness::Fresh(ttl) = entry.freshness(now) else { return Look::Rebuild(Fallback::Expired) };
-        let version = self.ledger.version();
-        if entry.certified() != version {
-            if !self.ledger.certify(entry.stamp()) {
-                return Look::Rebuild(Fallback::Invalidated);
-            }
-            entry.certify_at(version);
-        }
-        Look::Fresh(entry, ttl)
-    }
-
-    /// An answer for `key`, which [`Readthrough::look`] found none for because of `why`.
+    /// An answer to `ask`, which [`Readthrough::look`] found none for: it said what the reader wants.
     ///
-    /// Waits for at most the query's timeout. Cancel safe: a reader that is dropped leaves its flight, and the last one
-    /// to leave cancels it.
+    /// Waits for at most the query's timeout, or for `wait_at_most` where there is an old answer to give. Cancel safe: a
+    /// reader that is dropped leaves its flight, and the last one to leave cancels it.
     ///
     /// # Errors
     /// [`Failed`] with the reason, shared by all who waited.
-    pub async fn read(
-        self: &Arc<Self>,
-        route: &Arc<Route>,
-        prepared: &Arc<Prepared>,
-        key: &[u8],
-        why: Fallback,
-    ) -> Result<Answer, Failed> {
-        if let Some((error, until)) = self.failures.in_force(key, self.clock.now()) {
-            return Err(Failed { error, until: Some(until) });
+    pub async fn read(self: &Arc<Self>, ask: &Ask<'_>, want: Want) -> Result<Answer, Failed> {
+        let why = want.why;
+        if let Some((error, until)) = self.failures.in_force(ask.key, self.clock.now()) {
+            // Remembered between the look and now, or nothing old may be given at once.
+            return self.fall_back(&want, ask, Led::Others, Failed { error, until: Some(until) });
         }
-        let timeout = route.query().policy().timeout;
-        let deadline = Instant::now() + timeout;
+        let policy = ask.route.query().policy();
+        let begun = Instant::now();
+        let deadline = begun + policy.timeout;
+        let patience = match policy.wait_at_most {
+            Some(soft) if want.old.is_some() => deadline.min(begun + soft),
+            _ => deadline,
+        };
         let required = self.ledger.required();
-        let key = Key::new(key);
-        route.metrics().fallback(why);
+        let sure = |sent: &Required| want.joins == Joins::Sure && required.sure_of(sent);
+        let key = Key::new(ask.key);
+        let mut fallback_counted = false;
         let mut fills = 0;
         loop {
-            let (wait, led) = match self.flights.join(&key, |sent| required.sure_of(sent)) {
+            let joined = match &want.limited {
+                None => self.flights.join(&key, sure),
+                Some(stored) => match self.flights.follow(&key, sure) {
+                    Follow::Follower(wait) => Join::Follower(wait),
+                    Follow::Full => Join::Full,
+                    Follow::Nobody => {
+                        let stands = stored.freshness(self.clock.now());
+                        let source = Source::Memory { stands, by: By::RefillLimited };
+                        return Ok(Answer { entry: Arc::clone(stored), source });
+                    }
+                },
+            };
+            if !std::mem::replace(&mut fallback_counted, true) {
+                ask.route.metrics().fallback(why);
+            }
+            let (mut wait, led) = match joined {
                 Join::Leader(lead, wait) => {
-                    let fill = fill::Fill {
-                        read: Arc::clone(self),
-                        route: Arc::clone(route),
-                        prepared: Arc::clone(prepared),
-                        key: key.clone(),
-                        why,
-                        // The fill's reason must be back before those who wait for it run out of time themselves.
-                        deadline: deadline - (timeout / 20).min(Duration::from_millis(20)),
-                    };
-                    tokio::spawn(fill.run(lead));
+                    tokio::spawn(self.fill(ask, &want, key.clone(), deadline).run(lead));
                     (wait, Some(Led::Own))
                 }
                 Join::Follower(wait) => (wait, Some(Led::Others)),
                 Join::Blocked(wait) => (wait, None),
                 Join::Full => {
                     self.metrics.refused(Refused::Waiters);
-                    return Err(ReadError::TooManyWaiters.into());
+                    return self.fall_back(&want, ask, Led::Own, ReadError::TooManyWaiters.into());
                 }
             };
-            let end = timeout_at(deadline, wait).await.map_err(|_| ReadError::Deadline)?;
+            let whose = led.unwrap_or(Led::Others);
+            let Ok(end) = timeout_at(patience, &mut wait).await else {
+                if patience < deadline
+                    && let Some(answer) = self.old(&want, ask, whose, Instead::Nothing)
+                {
+                    wait.leave_running();
+                    return Ok(answer);
+                }
+                return self.fall_back(&want, ask, whose, ReadError::Deadline.into());
+            };
+            drop(wait);
             let Some(led) = led else { continue };
             if led == Led::Others {
-                route.metrics().shared.inc();
+                ask.route.metrics().shared.inc();
             }
             let landed = match end {
-                End::Landed(landing) => landing?,
-                End::Aborted => return Err(ReadError::Panicked.into()),
+                End::Landed(Ok(landed)) => landed,
+                End::Landed(Err(failed)) => return self.fall_back(&want, ask, led, failed),
+                End::Aborted => return self.fall_back(&want, ask, led, ReadError::Panicked.into()),
             };
-            if self.ledger.accepts(&required, landed.entry.stamp()) {
+            let in_time = want.joins == Joins::Sure || landed.read_after(ask.arrived);
+            if in_time && self.ledger.accepts(&required, landed.entry.stamp()) {
                 return Ok(Answer { source: landed.source(led, why, self.clock.now()), entry: landed.entry });
             }
             fills += 1;
             if fills == FILLS_AT_MOST {
-                return Err(ReadError::OriginBehind.into());
+                return self.fall_back(&want, ask, led, ReadError::OriginBehind.into());
             }
         }
     }
 
-    /// What is not as it should be, for readiness and status: a reason and a sentence each.
-    pub fn degraded(&self) -> Vec<(Degraded, String)> {
-        let mut reasons = vec![];
-        if let OriginState::Away(why) = self.origin.state() {
-            reasons.push((Degraded::Postgres, format!("the database can't be reached: {why}")));
+    /// The rebuild that this reader leads.
+    fn fill(self: &Arc<Self>, ask: &Ask<'_>, want: &Want, key: Key, deadline: Instant) -> Fill {
+        let timeout = ask.route.query().policy().timeout;
+        Fill {
+            read: Arc::clone(self),
+            route: Arc::clone(ask.route),
+            prepared: Arc::clone(ask.prepared),
+            key,
+            reason: match want.why {
+                Fallback::Miss => Rebuild::Miss,
+                Fallback::Expired => Rebuild::Expired,
+                Fallback::Invalidated => Rebuild::Invalidated,
+                Fallback::Directive => Rebuild::Manual,
+            },
+            unless: if want.why == Fallback::Directive || want.joins == Joins::Unsent {
+                Unless::BegunAfter(ask.arrived)
+            } else {
+                Unless::Fresh
+            },
+            refreshes: None,
+            // The fill's reason must be back before those who wait for it run out of time themselves.
+            deadline: deadline - (timeout / 20).min(Duration::from_millis(20)),
         }
-        for route in &self.in_order {
-            let name = route.query().name();
-            match &**route.query().shape() {
-                Shape::Ready(_) => {}
-                Shape::Pending => {
-                    reasons.push((Degraded::QueryPending, format!("query {name} has not been prepared yet")));
-                }
-                Shape::Broken(_) => {
-                    reasons.push((
-                        Degraded::QueryBroken,
-                        format!("query {name} is broken; the log and `seawall check` say why"),
-                    ));
-                }
-            }
-        }
-        reasons
     }
 
-    /// Brings the gauges up to date, for whoever reads them next.
-    pub fn gauge(&self) {
-        fn signed(n: impl TryInto<i64>) -> i64 {
-            n.try_into().unwrap_or(i64::MAX)
+    /// The old answer instead of a failure, where the failure is not the client's own.
+    fn fall_back(&self, want: &Want, ask: &Ask<'_>, led: Led, failed: Failed) -> Result<Answer, Failed> {
+        if !failed.error.is_hidden_by_stale() {
+            return Err(failed);
         }
-        let m = &self.metrics;
-        m.store_entries.set(signed(self.store.len()));
-        m.store_bytes.set(signed(self.store.bytes()));
-        m.flights.set(signed(self.flights.flying()));
-        m.waiters.set(signed(self.flights.waiting()));
-        let pool = self.origin.pool();
-        m.pooled(Pooled::Idle, pool.idle);
-        m.pooled(Pooled::Busy, pool.busy);
-        let reasons = self.degraded();
-        for &reason in Degraded::ALL {
-            m.degraded(reason, reason == Degraded::NoEvents || reasons.iter().any(|(r, _)| *r == reason));
+        self.old(want, ask, led, Instead::Failure(failed.error.clone())).ok_or(failed)
+    }
+
+    /// The old answer, if it is within `stale_if_error` still: the wait may have outlasted that.
+    fn old(&self, want: &Want, ask: &Ask<'_>, led: Led, instead: Instead) -> Option<Answer> {
+        let entry = want.old.as_ref()?;
+        if let Freshness::Stale(past) = entry.freshness(self.clock.now())
+            && past >= ask.route.query().policy().stale_if_error
+        {
+            return None;
         }
-        for route in &self.in_order {
-            m.verdict(route.query().name(), &route::VERDICTS, route.verdict());
-        }
+        Some(Answer { entry: Arc::clone(entry), source: Source::Old { led, why: want.why, instead } })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use seawall::catalog::{Catalog, Declaration, Shape};
+use seawall::catalog::{Catalog, Declaration, InForce, Shape};
 use seawall::postgres::{Postgres, Settings};
 use seawall::readthrough::origin::{Origin as _, OriginState};
 use serde_json::json;
@@ -12,12 +12,12 @@ use crate::support::eventually::eventually;
 use crate::support::server::Server;
 use crate::support::{Origin, WITHIN, declare};
 
-fn catalog(sql: &[&str]) -> Arc<Catalog> {
+fn catalog(sql: &[&str]) -> Arc<InForce> {
     let declarations = sql.iter().enumerate().map(|(n, sql)| {
         let name = format!("q{n}");
         Declaration { name: name.into(), ..declare(sql) }
     });
-    Arc::new(Catalog::new(declarations.collect()))
+    Arc::new(InForce::from_pointee(Catalog::new(declarations.collect())))
 }
 
 fn settings(server: &Server) -> Settings {
@@ -30,11 +30,12 @@ fn settings(server: &Server) -> Settings {
 async fn a_database_that_comes_later_is_waited_for() {
     let server = Server::private(&[], |_| {}).await;
     server.stop();
-    let catalog = catalog(&["SELECT 1 AS a"]);
+    let in_force = catalog(&["SELECT 1 AS a"]);
+    let catalog = in_force.load_full();
     let postgres = Arc::new(Postgres::new(settings(&server), |_| {}).expect("usable settings"));
     let supervisor = tokio::spawn({
-        let (postgres, catalog) = (Arc::clone(&postgres), Arc::clone(&catalog));
-        async move { postgres.supervise(catalog).await }
+        let (postgres, in_force) = (Arc::clone(&postgres), Arc::clone(&in_force));
+        async move { postgres.supervise(in_force).await }
     });
     postgres.first_attempt().await;
     assert!(matches!(postgres.state(), OriginState::Away(_)));
@@ -50,11 +51,12 @@ async fn a_database_that_comes_later_is_waited_for() {
 #[tokio::test]
 async fn a_broken_query_is_tried_again_at_once_after_a_reconnect() {
     let server = Server::private(&[], |_| {}).await;
-    let catalog = catalog(&["SELECT a FROM late", "SELECT 2 AS b"]);
+    let in_force = catalog(&["SELECT a FROM late", "SELECT 2 AS b"]);
+    let catalog = in_force.load_full();
     let origin = Arc::new(Origin::new(settings(&server)));
     let supervisor = tokio::spawn({
-        let (origin, catalog) = (Arc::clone(&origin), Arc::clone(&catalog));
-        async move { origin.postgres.supervise(catalog).await }
+        let (origin, in_force) = (Arc::clone(&origin), Arc::clone(&in_force));
+        async move { origin.postgres.supervise(in_force).await }
     });
     origin.postgres.first_attempt().await;
     let (late, other) = (catalog.get("q0").expect("declared"), catalog.get("q1").expect("declared"));

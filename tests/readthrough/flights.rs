@@ -1,12 +1,11 @@
 //! One question, one statement: who waits, who is told what, and what nobody waits for.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use seawall::catalog::policy::Policy;
 use seawall::readthrough::origin::{Connection, OriginError};
-use seawall::readthrough::{Answer, Bounds, Failed, Led, Look, ReadError, Source};
+use seawall::readthrough::{Answer, Bounds, Failed, Led, Look, ReadError, Source, Want};
 use seawall::telemetry::metrics::Fallback;
 use tokio::task::JoinHandle;
 
@@ -17,8 +16,7 @@ fn policy() -> Policy {
 }
 
 fn ask(bench: &Bench, name: &str, key: &'static [u8]) -> JoinHandle<Result<Answer, Failed>> {
-    let (read, route, prepared) = (Arc::clone(&bench.read), bench.route(name), Arc::clone(&bench.prepared));
-    tokio::spawn(async move { read.read(&route, &prepared, key, Fallback::Miss).await })
+    bench.fill(name, key, Want::new(Fallback::Miss))
 }
 
 /// Lets every task run until all of them wait for something.
@@ -49,7 +47,7 @@ async fn all_who_wait_share_one_statement_and_one_answer() {
     assert_eq!(bench.metric("seawall_shared_requests_total{query=\"a\"}"), 1_999.0);
     assert_eq!(bench.metric("seawall_db_queries_total{query=\"a\"}"), 1.0);
     assert_eq!((bench.read.flying(), bench.read.waiting()), (0, 0));
-    assert!(matches!(bench.read.look(b"k", bench.clock.now()), Look::Fresh(..)));
+    assert!(matches!(bench.look("a", b"k"), Look::Answer(..)));
 }
 
 #[tokio::test]
@@ -182,7 +180,7 @@ async fn an_answer_of_another_history_is_asked_again_on_a_new_connection_and_mak
     assert_eq!(statement.connection, Connection::Pooled);
     statement.end(Script::Answer("old", "[1]"));
     assert!(first.await.expect("no panic").is_ok());
-    assert!(matches!(bench.read.look(b"k", bench.clock.now()), Look::Fresh(..)));
+    assert!(matches!(bench.look("a", b"k"), Look::Answer(..)));
     let other = ask(&bench, "b", b"x");
     bench.begun.recv().await.expect("a statement").end(Script::Answer("new", "[2]"));
     let again = bench.begun.recv().await.expect("once more");
@@ -190,7 +188,10 @@ async fn an_answer_of_another_history_is_asked_again_on_a_new_connection_and_mak
     again.end(Script::Answer("new", "[3]"));
     assert_eq!(other.await.expect("no panic").expect("an answer").entry.body(), b"[3]");
     // R2: the entry of the old history is within its ttl and not fresh.
-    assert!(matches!(bench.read.look(b"k", bench.clock.now()), Look::Rebuild(Fallback::Invalidated)));
+    match bench.look("a", b"k") {
+        Look::Rebuild(want) => assert_eq!(want.why(), Fallback::Invalidated),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -203,5 +204,5 @@ async fn a_pooled_connection_of_a_former_primary_does_not_bring_the_old_history_
     bench.begun.recv().await.expect("pooled").end(Script::Answer("old", "[0]"));
     bench.begun.recv().await.expect("on a new connection").end(Script::Answer("new", "[2]"));
     assert_eq!(second.await.expect("no panic").expect("an answer").entry.body(), b"[2]");
-    assert!(matches!(bench.read.look(b"k", bench.clock.now()), Look::Fresh(..)), "nothing was flushed");
+    assert!(matches!(bench.look("a", b"k"), Look::Answer(..)), "nothing was flushed");
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use seawall::cache::entry::Freshness;
 use seawall::catalog::policy::Policy;
 use seawall::clock::Moment;
-use seawall::readthrough::Look;
+use seawall::readthrough::{Ask, By, Directives, Look, Source, Want};
 use seawall::telemetry::metrics::Fallback;
 
 use super::origin::{BOUNDS, Bench, bench};
@@ -15,11 +16,13 @@ const TTL: Duration = Duration::from_secs(100);
 
 async fn fill(bench: &Bench, name: &str, prefix: u8) {
     let route = bench.route(name);
+    let arrived = bench.clock.now();
     for n in 0..KEYS {
         let mut key = vec![prefix];
         key.extend_from_slice(&n.to_le_bytes());
-        let answer = bench.read.read(&route, &bench.prepared, &key, Fallback::Miss).await;
-        assert!(answer.is_ok());
+        let directives = Directives::default();
+        let ask = Ask { route: &route, prepared: &bench.prepared, key: &key, arrived, directives };
+        assert!(bench.read.read(&ask, Want::new(Fallback::Miss)).await.is_ok());
     }
 }
 
@@ -54,19 +57,22 @@ async fn what_is_filled_at_one_instant_expires_evenly_over_the_whole_band_and_ne
 
 #[tokio::test]
 async fn an_answer_is_fresh_to_the_end_of_its_lifetime_and_not_at_it() {
-    let policy = Policy { ttl: TTL, jitter: 0.0, ..Policy::default() };
+    let policy = Policy { ttl: TTL, jitter: 0.0, stale_while_revalidate: Duration::ZERO, ..Policy::default() };
     let bench = bench(BOUNDS, policy.clone(), policy);
     *bench.origin.always.lock().expect("not poisoned") = Some(("l", "[1]"));
-    let route = bench.route("a");
-    bench.read.read(&route, &bench.prepared, b"k", Fallback::Miss).await.expect("an answer");
+    bench.ask("a", b"k").await.expect("no panic").expect("an answer");
     bench.clock.advance(TTL.saturating_sub(Duration::from_nanos(1)));
-    match bench.read.look(b"k", bench.clock.now()) {
-        Look::Fresh(entry, ttl) => {
-            assert_eq!(ttl, Duration::from_nanos(1));
-            assert_eq!(Arc::strong_count(&entry), 2);
+    match bench.look("a", b"k") {
+        Look::Answer(answer) => {
+            let stands = Freshness::Fresh(Duration::from_nanos(1));
+            assert_eq!(answer.source, Source::Memory { stands, by: By::Lifetime });
+            assert_eq!(Arc::strong_count(&answer.entry), 2);
         }
-        Look::Rebuild(why) => panic!("rebuild: {why:?}"),
+        other => panic!("{other:?}"),
     }
     bench.clock.advance(Duration::from_nanos(1));
-    assert!(matches!(bench.read.look(b"k", bench.clock.now()), Look::Rebuild(Fallback::Expired)));
+    match bench.look("a", b"k") {
+        Look::Rebuild(want) => assert_eq!(want.why(), Fallback::Expired),
+        other => panic!("{other:?}"),
+    }
 }

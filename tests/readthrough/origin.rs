@@ -7,14 +7,16 @@ use std::time::Duration;
 use seawall::catalog::policy::{Policy, ResultForm};
 use seawall::catalog::sql::Statement;
 use seawall::catalog::{Catalog, Declaration, Prepared, Query, Shape};
+use seawall::chance::Chance;
 use seawall::clock::Clock;
 use seawall::readthrough::origin::{
     Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts,
 };
-use seawall::readthrough::{Bounds, Readthrough, Route};
+use seawall::readthrough::{Answer, Ask, Bounds, Directives, Failed, Look, Readthrough, Route, Want};
 use seawall::stamp::{Lineage, Snapshot, Stamp};
 use seawall::telemetry::metrics::Metrics;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 /// What a statement ends with.
 pub enum Script {
@@ -110,6 +112,9 @@ pub const BOUNDS: Bounds = Bounds {
     max_waiters: 50_000,
 };
 
+/// What chance brings is the same in every run.
+pub const SEED: u64 = 7;
+
 /// A read path with queries `a` and `b` of these policies.
 pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
     let declare = |name: &str, policy| Declaration {
@@ -133,13 +138,65 @@ pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
     let (sender, begun) = mpsc::unbounded_channel();
     let origin = Scripted { begun: sender, statements: Arc::default(), always: Arc::default() };
     let clock = Clock::manual();
-    let read = Readthrough::new(&catalog, Arc::new(origin.clone()), bounds, clock.clone(), Arc::new(Metrics::new()));
+    let read = Readthrough::new(
+        &catalog,
+        Arc::new(origin.clone()),
+        bounds,
+        clock.clone(),
+        Chance::seeded(SEED),
+        Arc::new(Metrics::new()),
+    );
     Bench { read, clock, origin, begun, prepared }
 }
 
 impl Bench {
+    /// What memory has to say to a request that says nothing.
+    pub fn look(&self, name: &str, key: &[u8]) -> Look {
+        self.look_for(name, key, Directives::default())
+    }
+
+    /// What memory has to say to a request with `directives`.
+    pub fn look_for(&self, name: &str, key: &[u8], directives: Directives) -> Look {
+        let (route, arrived) = (self.route(name), self.clock.now());
+        self.read.look(&Ask { route: &route, prepared: &self.prepared, key, arrived, directives })
+    }
+
+    /// An answer, as a request gets it: at once, or after a wait.
+    pub fn ask(&self, name: &str, key: &'static [u8]) -> JoinHandle<Result<Answer, Failed>> {
+        self.ask_for(name, key, Directives::default())
+    }
+
+    /// The same with `directives`.
+    pub fn ask_for(
+        &self,
+        name: &str,
+        key: &'static [u8],
+        directives: Directives,
+    ) -> JoinHandle<Result<Answer, Failed>> {
+        let (read, route, prepared) = (Arc::clone(&self.read), self.route(name), Arc::clone(&self.prepared));
+        let arrived = self.clock.now();
+        tokio::spawn(async move {
+            let ask = Ask { route: &route, prepared: &prepared, key, arrived, directives };
+            match read.look(&ask) {
+                Look::Answer(answer) => Ok(answer),
+                Look::Rebuild(want) => read.read(&ask, want).await,
+                Look::Withheld => panic!("nothing that is stored may be given"),
+            }
+        })
+    }
+
+    /// An answer that is brought because of `want`, whatever is stored.
+    pub fn fill(&self, name: &str, key: &'static [u8], want: Want) -> JoinHandle<Result<Answer, Failed>> {
+        let (read, route, prepared) = (Arc::clone(&self.read), self.route(name), Arc::clone(&self.prepared));
+        let arrived = self.clock.now();
+        tokio::spawn(async move {
+            let directives = Directives::default();
+            read.read(&Ask { route: &route, prepared: &prepared, key, arrived, directives }, want).await
+        })
+    }
+
     pub fn route(&self, name: &str) -> Arc<Route> {
-        Arc::clone(self.read.route(name).expect("declared"))
+        Arc::clone(self.read.routes().find(name).expect("declared"))
     }
 
     /// The value of a metric line that starts with `series`.

@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use super::{check_keys, params};
 use crate::catalog::sql::{MAX_TEXT_BYTES, Statement, is_name};
-use crate::catalog::{Declaration, Policy, ResultForm};
+use crate::catalog::{Declaration, Policy, RequestCacheControl, ResultForm};
 use crate::config::bounds;
 use crate::config::keys::Section;
 use crate::config::raw::{Table, Value};
@@ -13,6 +13,9 @@ use crate::config::read::{At, Place, Reader, join};
 
 const FORMS: [(&str, ResultForm); 3] =
     [("rows", ResultForm::Rows), ("row", ResultForm::Row), ("value", ResultForm::Value)];
+
+const CACHE_CONTROL: [(&str, RequestCacheControl); 2] =
+    [("ignore", RequestCacheControl::Ignore), ("bounded", RequestCacheControl::Bounded)];
 
 /// All queries, or `None` if one of them is no good.
 pub(super) fn check(reader: &mut Reader<'_>, root: &Table, defaults: &Place<'_>) -> Option<Vec<Declaration>> {
@@ -68,16 +71,30 @@ fn check_query(reader: &mut Reader<'_>, name: &str, at: &At, place: &Place<'_>) 
 fn check_policy(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<(Policy, ResultForm)> {
     let ttl = reader.duration(place, "ttl", &bounds::TTL);
     let jitter = reader.share(place, "jitter", &bounds::JITTER);
+    let stale_while_revalidate = reader.duration(place, "stale_while_revalidate", &bounds::STALE);
+    let stale_if_error = reader.duration(place, "stale_if_error", &bounds::STALE);
+    let early_refresh = reader.share(place, "early_refresh", &bounds::EARLY_REFRESH);
     let timeout = reader.duration(place, "timeout", &bounds::TIMEOUT);
+    let wait_at_most = reader.optional_duration(place, "wait_at_most", &bounds::WAIT_AT_MOST);
     let error_backoff = reader.duration(place, "error_backoff", &bounds::ERROR_BACKOFF);
+    let request_cache_control = reader.choice(place, "request_cache_control", &CACHE_CONTROL);
+    let min_refill_interval = reader.duration(place, "min_refill_interval", &bounds::MIN_REFILL_INTERVAL);
+    let client_ttl = reader.duration(place, "client_ttl", &bounds::CLIENT_TTL);
     let max_rows = reader.count(place, "max_rows", &bounds::MAX_ROWS);
     let max_fills = reader.count(place, "max_fills", &bounds::MAX_FILLS);
     let result = reader.choice(place, "result", &FORMS);
     let policy = Policy {
         ttl: ttl?,
         jitter: jitter?,
+        stale_while_revalidate: stale_while_revalidate?,
+        stale_if_error: stale_if_error?,
+        early_refresh: early_refresh?,
         timeout: timeout?,
+        wait_at_most: wait_at_most.ok()?,
         error_backoff: error_backoff?,
+        request_cache_control: request_cache_control?,
+        min_refill_interval: min_refill_interval?,
+        client_ttl: client_ttl?,
         max_rows: u32::try_from(max_rows?).expect("the range ends far below 2^32"),
         max_fills: max_fills?,
     };

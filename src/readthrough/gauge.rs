@@ -1,0 +1,54 @@
+//! How the read path is: what is degraded, and the gauges that nobody keeps up to date in between.
+
+use super::origin::OriginState;
+use super::{Readthrough, route};
+use crate::catalog::Shape;
+use crate::telemetry::metrics::{Degraded, Pooled};
+
+impl Readthrough {
+    /// What is not as it should be, for readiness and status: a reason and a sentence each.
+    pub fn degraded(&self) -> Vec<(Degraded, String)> {
+        let mut reasons = vec![];
+        if let OriginState::Away(why) = self.origin().state() {
+            reasons.push((Degraded::Postgres, format!("the database can't be reached: {why}")));
+        }
+        for route in self.routes().iter() {
+            let name = route.query().name();
+            match &**route.query().shape() {
+                Shape::Ready(_) => {}
+                Shape::Pending => {
+                    reasons.push((Degraded::QueryPending, format!("query {name} has not been prepared yet")));
+                }
+                Shape::Broken(_) => {
+                    reasons.push((
+                        Degraded::QueryBroken,
+                        format!("query {name} is broken; the log and `seawall check` say why"),
+                    ));
+                }
+            }
+        }
+        reasons
+    }
+
+    /// Brings the gauges up to date, for whoever reads them next.
+    pub fn gauge(&self) {
+        fn signed(n: impl TryInto<i64>) -> i64 {
+            n.try_into().unwrap_or(i64::MAX)
+        }
+        let m = self.metrics();
+        m.store_entries.set(signed(self.store().len()));
+        m.store_bytes.set(signed(self.store().bytes()));
+        m.flights.set(signed(self.flying()));
+        m.waiters.set(signed(self.waiting()));
+        let pool = self.origin().pool();
+        m.pooled(Pooled::Idle, pool.idle);
+        m.pooled(Pooled::Busy, pool.busy);
+        let reasons = self.degraded();
+        for &reason in Degraded::ALL {
+            m.degraded(reason, reason == Degraded::NoEvents || reasons.iter().any(|(r, _)| *r == reason));
+        }
+        for route in self.routes().iter() {
+            m.verdict(route.query().name(), &route::VERDICTS, route.verdict());
+        }
+    }
+}

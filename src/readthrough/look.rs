@@ -1,0 +1,229 @@
+//! What is given at once: from memory, without an await.
+//!
+//! A fresh entry is the answer (R2). An old one is where a rule of the query allows it, and at most one refresh of it is
+//! begun in the background. Whatever else there is to say about a key takes a [`Want`] to [`Readthrough::read`].
+
+use std::sync::Arc;
+
+use super::Readthrough;
+use super::answer::{Answer, By, Source};
+use super::directives::Directives;
+use super::fill::{Fill, Unless};
+use super::route::Route;
+use crate::cache::early;
+use crate::cache::entry::{Entry, Freshness};
+use crate::cache::key::Key;
+use crate::catalog::Prepared;
+use crate::clock::Moment;
+use crate::telemetry::metrics::{Fallback, Rebuild};
+
+/// A question: which query, which key, asked when and how.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// The query.
+    pub route: &'a Arc<Route>,
+    /// Its shape, which the key belongs to.
+    pub prepared: &'a Arc<Prepared>,
+    /// The canonical key.
+    pub key: &'a [u8],
+    /// When the request arrived.
+    pub arrived: Moment,
+    /// What it asks of the answer's age.
+    pub directives: Directives,
+}
+
+/// What memory has to say.
+#[derive(Debug)]
+pub enum Look {
+    /// This answer.
+    Answer(Answer),
+    /// Nothing that may be given at once.
+    Rebuild(Want),
+    /// Nothing that may be given, and the request wants nothing that isn't stored.
+    Withheld,
+}
+
+/// What a reader wants of a rebuild.
+#[derive(Debug)]
+pub struct Want {
+    /// Why it is needed.
+    pub(super) why: Fallback,
+    /// What may be given where it fails or takes too long.
+    pub(super) old: Option<Arc<Entry>>,
+    /// Given at once where no suitable flight is under way: the request may not cause one now.
+    pub(super) limited: Option<Arc<Entry>>,
+    /// Which flights will do.
+    pub(super) joins: Joins,
+}
+
+/// Which flights a reader joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joins {
+    /// Those that are sure to bring what the ledger requires (R3).
+    Sure,
+    /// Those whose statement has not been sent yet: what they bring was read after the request arrived.
+    Unsent,
+}
+
+impl Want {
+    /// A rebuild because of `why`, with nothing to fall back on.
+    pub fn new(why: Fallback) -> Self {
+        Self { why, old: None, limited: None, joins: Joins::Sure }
+    }
+
+    /// Why it is needed.
+    pub fn why(&self) -> Fallback {
+        self.why
+    }
+}
+
+impl Readthrough {
+    /// What memory has to say to `ask`. For a fresh entry: one look-up, no lock that others wait on, no allocation.
+    #[inline]
+    pub fn look(self: &Arc<Self>, ask: &Ask<'_>) -> Look {
+        let Some(entry) = self.store.get(ask.key) else { return missing(ask) };
+        let certified = self.certifies(&entry);
+        match entry.freshness(ask.arrived) {
+            stands @ Freshness::Fresh(_) if certified && ask.directives.are_none() => self.fresh(ask, entry, stands),
+            stands => self.look_closer(ask, entry, stands, certified),
+        }
+    }
+
+    /// The entry under `key` if it is within its lifetime and certified at the present version of the ledger (R2).
+    pub(super) fn peek_fresh(&self, key: &[u8], now: Moment) -> Option<Arc<Entry>> {
+        let entry = self.store.peek(key)?;
+        let fresh = matches!(entry.freshness(now), Freshness::Fresh(_)) && self.certifies(&entry);
+        fresh.then_some(entry)
+    }
+
+    #[inline]
+    fn certifies(&self, entry: &Entry) -> bool {
+        let version = self.ledger.version();
+        if entry.certified() != version {
+            if !self.ledger.certify(entry.stamp()) {
+                return false;
+            }
+            entry.certify_at(version);
+        }
+        true
+    }
+
+    #[inline]
+    fn fresh(self: &Arc<Self>, ask: &Ask<'_>, entry: Arc<Entry>, stands: Freshness) -> Look {
+        if entry.is_nearly_due(ask.arrived) {
+            self.refresh_early(ask, &entry);
+        }
+        Look::Answer(Answer { entry, source: Source::Memory { stands, by: By::Lifetime } })
+    }
+
+    #[cold]
+    fn look_closer(self: &Arc<Self>, ask: &Ask<'_>, entry: Arc<Entry>, stands: Freshness, certified: bool) -> Look {
+        let directives = &ask.directives;
+        let policy = ask.route.query().policy();
+        let age = entry.age(ask.arrived);
+        let past = match stands {
+            Freshness::Fresh(_) => None,
+            Freshness::Stale(past) => Some(past),
+        };
+        if certified && past.is_none() && !directives.refuse_age(age) {
+            return self.fresh(ask, entry, stands);
+        }
+        let given = |entry, by| Look::Answer(Answer { entry, source: Source::Memory { stands, by } });
+        if let Some(past) = past.filter(|_| certified && !directives.validate()) {
+            // A failure a moment ago is answered for from memory, and not repeated.
+            let failing = self.failures.in_force(ask.key, ask.arrived).is_some();
+            if failing && past < policy.stale_if_error {
+                return given(entry, By::IfError);
+            }
+            if directives.take_stale(age, past) {
+                let by = match directives.max_stale {
+                    _ if past < policy.stale_while_revalidate => Some(By::WhileRevalidate),
+                    Some(_) if past < policy.stale_at_most() => Some(By::MaxStale),
+                    _ => None,
+                };
+                if let Some(by) = by {
+                    if !failing {
+                        self.refresh(ask, &entry, Rebuild::Expired);
+                    }
+                    return given(entry, by);
+                }
+            }
+        }
+        if directives.only_if_cached {
+            return Look::Withheld;
+        }
+        let why = match past {
+            _ if !certified => Fallback::Invalidated,
+            Some(_) => Fallback::Expired,
+            None => Fallback::Directive,
+        };
+        let usable = past.is_none_or(|past| past < policy.stale_if_error) && !directives.validate();
+        let mut want = Want { old: usable.then(|| Arc::clone(&entry)), ..Want::new(why) };
+        if certified && directives.refuse_age(age) {
+            self.bound(ask, &mut want, entry, past.is_none_or(|past| past < policy.stale_while_revalidate));
+        }
+        Look::Rebuild(want)
+    }
+
+    /// Bounds what a directive can cause. `stored` may be given where the bound is reached if it is `good_enough`;
+    /// else the reader wants an ordinary rebuild, which is due in any case.
+    fn bound(&self, ask: &Ask<'_>, want: &mut Want, stored: Arc<Entry>, good_enough: bool) {
+        let policy = ask.route.query().policy();
+        let joins = if ask.directives.validate() { Joins::Unsent } else { Joins::Sure };
+        if stored.force(ask.arrived, policy.min_refill_interval) {
+            want.joins = joins;
+        } else if good_enough {
+            want.joins = joins;
+            want.limited = Some(stored);
+        }
+    }
+
+    #[cold]
+    fn refresh_early(self: &Arc<Self>, ask: &Ask<'_>, entry: &Arc<Entry>) {
+        let beta = ask.route.query().policy().early_refresh;
+        if early::is_due(ask.arrived, entry.expires(), entry.took(), beta, self.chance.draw()) {
+            self.refresh(ask, entry, Rebuild::Early);
+        }
+    }
+
+    /// Begins a refresh of `entry` in the background, unless one is under way or the last has just failed. Readers never
+    /// wait for it.
+    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, entry: &Arc<Entry>, reason: Rebuild) {
+        if !entry.begin_refresh(ask.arrived) {
+            return;
+        }
+        let policy = ask.route.query().policy();
+        let key = Key::new(ask.key);
+        let Some(lead) = self.flights.refresh(&key) else {
+            // A flight is under way, and wanted from now on whoever leaves it. It replaces this entry, or fails and is
+            // remembered; should it do neither, the next refresh may begin after a backoff.
+            entry.end_refresh(ask.arrived + policy.error_backoff);
+            return;
+        };
+        let unless = match reason {
+            Rebuild::Early => Unless::FilledAfter(entry.filled()),
+            _ => Unless::Fresh,
+        };
+        let fill = Fill {
+            read: Arc::clone(self),
+            route: Arc::clone(ask.route),
+            prepared: Arc::clone(ask.prepared),
+            key,
+            reason,
+            unless,
+            refreshes: Some(Arc::clone(entry)),
+            deadline: tokio::time::Instant::now() + policy.timeout,
+        };
+        tokio::spawn(fill.run(lead));
+    }
+}
+
+/// Nothing is stored.
+#[cold]
+fn missing(ask: &Ask<'_>) -> Look {
+    if ask.directives.only_if_cached {
+        return Look::Withheld;
+    }
+    let joins = if ask.directives.validate() { Joins::Unsent } else { Joins::Sure };
+    Look::Rebuild(Want { joins, ..Want::new(Fallback::Miss) })
+}
