@@ -34,6 +34,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Who asks may give up this much before the deadline: it is the same moment, read twice.
 const AS_GOOD_AS: Duration = Duration::from_millis(5);
 
+const SLOW_TO_CONNECT: &str = "connecting takes longer than the query's deadline";
+
 /// The server was, and is back already.
 const FELL_SILENT: &str = "the server fell silent amid the statement";
 
@@ -67,7 +69,10 @@ pub(super) async fn run(fill: Fill) -> Outcome {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(OriginError::Broken("its task ended without an outcome".into())),
         Err(_) if connected.load(Ordering::Acquire) => Err(OriginError::Timeout),
-        Err(_) => Err(OriginError::Away("connecting takes longer than the query's deadline".into())),
+        Err(_) => {
+            shared.pool.reach().away(SLOW_TO_CONNECT);
+            Err(OriginError::Away(SLOW_TO_CONNECT.into()))
+        }
     }
 }
 
@@ -105,7 +110,7 @@ impl Task {
             let mut lease = match shared.pool.session(turn, connection).await {
                 Ok(lease) => lease,
                 Err(failure) => {
-                    shared.away(&failure.text);
+                    shared.pool.reach().away(&failure.text);
                     return Some(Err(OriginError::Away(failure.text)));
                 }
             };
@@ -123,7 +128,7 @@ impl Task {
                 }
                 Asked::Replied(reply) => {
                     lease.give_back();
-                    shared.up();
+                    shared.pool.reach().up();
                     return Some(self.fetched(reply));
                 }
                 Asked::Failed(failure) => failure,
@@ -133,10 +138,10 @@ impl Task {
                     connection = Connection::New;
                     continue;
                 }
-                shared.away(&failure.text);
+                shared.pool.reach().away(&failure.text);
             } else {
                 lease.give_back();
-                shared.up();
+                shared.pool.reach().up();
             }
             let params = self.fill.prepared.params.len();
             return Some(Err(failure.to_error(params, shared.result_max_bytes)));

@@ -79,7 +79,6 @@ pub struct Postgres {
 struct Shared {
     pool: Pool,
     result_max_bytes: u64,
-    state: watch::Sender<OriginState>,
     attempted: watch::Sender<bool>,
     /// Rung when a query turns out broken between two looks at it.
     broke: Notify,
@@ -95,7 +94,6 @@ impl Postgres {
         let shared = Shared {
             pool: Pool::new(&settings, Arc::new(on_event))?,
             result_max_bytes: settings.result_max_bytes,
-            state: watch::Sender::new(OriginState::Unknown),
             attempted: watch::Sender::new(false),
             broke: Notify::new(),
         };
@@ -132,7 +130,7 @@ impl Postgres {
 
     /// The breaker of connecting.
     pub fn breaker(&self) -> BreakerState {
-        self.shared.pool.reach().state()
+        self.shared.pool.reach().breaker_state()
     }
 
     /// Waits until no connection is in use: all fills have ended, and those that were dropped are cancelled in Postgres.
@@ -145,29 +143,6 @@ impl Shared {
     fn bounds(&self, query: &Query) -> Bounds {
         let rows = query.declaration().result.row_limit(query.policy().max_rows);
         Bounds { rows, bytes: self.result_max_bytes }
-    }
-
-    fn up(&self) {
-        self.pool.reach().heard();
-        let changed = self.state.send_if_modified(|state| {
-            let changed = *state != OriginState::Up;
-            *state = OriginState::Up;
-            changed
-        });
-        if changed {
-            tracing::info!("the database answers");
-        }
-    }
-
-    fn away(&self, reason: &str) {
-        let changed = self.state.send_if_modified(|state| {
-            let changed = !matches!(state, OriginState::Away(_));
-            *state = OriginState::Away(reason.to_owned());
-            changed
-        });
-        if changed {
-            tracing::warn!(reason, "the database can't be reached");
-        }
     }
 }
 
@@ -194,11 +169,7 @@ impl Origin for Postgres {
     }
 
     fn state(&self) -> OriginState {
-        // While connections are refused, one that stands may still bring answers: that is not "up".
-        match self.shared.pool.reach().refused() {
-            Some(reason) => OriginState::Away(reason),
-            None => self.shared.state.borrow().clone(),
-        }
+        self.shared.pool.reach().origin_state()
     }
 
     fn pool(&self) -> PoolCounts {

@@ -27,6 +27,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::CancelToken;
 
+use crate::readthrough::origin::OriginState;
+
 use super::breaker::{self, Admitted, Breaker, BreakerState};
 use super::connect::Connector;
 use super::session::Session;
@@ -54,6 +56,8 @@ pub(super) struct Reach {
     connect_timeout: Duration,
     probe_every: Duration,
     breaker: Mutex<Breaker>,
+    /// How the last try to reach the server went, whoever made it.
+    origin: watch::Sender<OriginState>,
     /// Follows the breaker.
     state: watch::Sender<BreakerState>,
     /// Raised whenever the breaker has changed.
@@ -92,6 +96,7 @@ impl Reach {
             connect_timeout,
             probe_every,
             breaker: Mutex::default(),
+            origin: watch::Sender::new(OriginState::Unknown),
             state: watch::Sender::new(BreakerState::Closed),
             changes: watch::Sender::new(0),
             trips: watch::Sender::new(0),
@@ -128,8 +133,43 @@ impl Reach {
         }
     }
 
-    /// The server said something, on whatever connection.
-    pub(super) fn heard(&self) {
+    /// The server answered, on whatever connection.
+    pub(super) fn up(&self) {
+        self.heard();
+        let changed = self.origin.send_if_modified(|state| {
+            let changed = *state != OriginState::Up;
+            *state = OriginState::Up;
+            changed
+        });
+        if changed {
+            tracing::info!("the database answers");
+        }
+    }
+
+    /// It couldn't be reached.
+    pub(super) fn away(&self, reason: &str) {
+        let changed = self.origin.send_if_modified(|state| {
+            let changed = !matches!(state, OriginState::Away(_));
+            *state = OriginState::Away(reason.to_owned());
+            changed
+        });
+        if changed {
+            tracing::warn!(reason, "the database can't be reached");
+        }
+    }
+
+    /// How it is. While connections are refused, one that stands may still bring answers: that is not "up".
+    pub(super) fn origin_state(&self) -> OriginState {
+        self.refused().map_or_else(|| self.origin.borrow().clone(), OriginState::Away)
+    }
+
+    /// Follows how the last try to reach it went.
+    pub(super) fn follow(&self) -> watch::Receiver<OriginState> {
+        self.origin.subscribe()
+    }
+
+    /// It said something, were it only that it lets nobody in.
+    fn heard(&self) {
         self.heard_us.fetch_max(micros(self.born.elapsed()), Ordering::Relaxed);
     }
 
@@ -186,12 +226,12 @@ impl Reach {
         self.breaker().reason().map(ToOwned::to_owned)
     }
 
-    pub(super) fn state(&self) -> BreakerState {
+    pub(super) fn breaker_state(&self) -> BreakerState {
         *self.state.borrow()
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.state() != BreakerState::Closed
+        self.breaker_state() != BreakerState::Closed
     }
 
     /// Waits until connections are not refused.
@@ -235,7 +275,7 @@ impl Reach {
         match timeout(self.connect_timeout, self.connector.connect()).await {
             Ok(Ok(mut session)) => {
                 self.connect_us.store(micros(began.elapsed()), Ordering::Relaxed);
-                self.heard();
+                self.up();
                 session.remember_trips(self.trips());
                 Ok(session)
             }
@@ -263,6 +303,7 @@ impl Reach {
             return;
         }
         self.change(|breaker| breaker.trip(reason));
+        self.away(reason);
         self.trips.send_modify(|n| *n += 1);
         tracing::warn!(reason, "the database has fallen silent: its connections are given up");
     }

@@ -67,7 +67,7 @@ impl Shared {
         loop {
             let (failure, reused) = match self.prepare_over(connection, query).await {
                 Ok(()) => {
-                    self.up();
+                    self.pool.reach().up();
                     return Ok(());
                 }
                 Err(failed) => failed,
@@ -78,7 +78,7 @@ impl Shared {
                     connection = Connection::New;
                     continue;
                 }
-                self.away(&failure.text);
+                self.pool.reach().away(&failure.text);
             }
             tracing::debug!(query = query.name(), reason = failure.text, "a query could not be prepared");
             return Err(failure.to_error(0, self.result_max_bytes));
@@ -139,7 +139,7 @@ impl Shared {
 
     /// Never ends.
     pub(super) async fn supervise(&self, in_force: &InForce, reconnect_max: Duration) {
-        let mut state = self.state.subscribe();
+        let mut state = self.pool.reach().follow();
         let mut pause = FIRST_PAUSE;
         loop {
             let catalog = in_force.load_full();

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::Readthrough;
 use super::answer::{Answer, By, Source};
 use super::directives::Directives;
+use super::error::ReadError;
 use super::fill::{Fill, Unless};
+use super::origin::OriginState;
 use super::route::Route;
 use crate::cache::early;
 use crate::cache::entry::{Entry, Freshness};
@@ -131,7 +133,7 @@ impl Readthrough {
         let given = |entry, by| Look::Answer(Answer { entry, source: Source::Memory { stands, by } });
         if let Some(past) = past.filter(|_| certified && !directives.validate()) {
             // A failure a moment ago is answered for from memory, and not repeated.
-            let failing = self.failures.in_force(ask.key, ask.arrived).is_some();
+            let failing = self.failing(ask.key, ask.arrived).is_some();
             if failing && past < policy.stale_if_error {
                 return given(entry, By::IfError);
             }
@@ -163,6 +165,19 @@ impl Readthrough {
             self.bound(ask, &mut want, entry, past.is_none_or(|past| past < policy.stale_while_revalidate));
         }
         Look::Rebuild(want)
+    }
+
+    /// The failure of `key` that is in force at `now`, and until when.
+    ///
+    /// That the origin could not be reached is in force only until it is reached, by whatever request or probe: an outage
+    /// that is over is nobody's reason to wait out a backoff.
+    pub(super) fn failing(&self, key: &[u8], now: Moment) -> Option<(ReadError, Moment)> {
+        let (error, until) = self.failures.in_force(key, now)?;
+        if error.is_over_when_reached() && self.origin.state() == OriginState::Up {
+            self.failures.forget(key);
+            return None;
+        }
+        Some((error, until))
     }
 
     /// Bounds what a directive can cause. `stored` may be given where the bound is reached if it is `good_enough`;

@@ -187,7 +187,7 @@ impl Readthrough {
     /// [`Failed`] with the reason, shared by all who waited.
     pub async fn read(self: &Arc<Self>, ask: &Ask<'_>, want: Want) -> Result<Answer, Failed> {
         let why = want.why;
-        if let Some((error, until)) = self.failures.in_force(ask.key, self.clock.now()) {
+        if let Some((error, until)) = self.failing(ask.key, self.clock.now()) {
             // Remembered between the look and now, or nothing old may be given at once.
             return self.fall_back(&want, ask, Led::Others, Failed { error, until: Some(until) });
         }

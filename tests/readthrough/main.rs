@@ -4,3 +4,4 @@
 mod flights;
 mod lifetimes;
 mod origin;
+mod outage;
