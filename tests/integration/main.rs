@@ -5,5 +5,7 @@ mod lifecycle;
 mod measures;
 mod nonsense;
 mod origin;
+mod outage;
+mod outage_load;
 mod stampede;
 mod support;

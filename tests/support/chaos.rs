@@ -123,11 +123,16 @@ impl Chaos {
         self.shared.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The most attempts since `begun` that fell within one window.
-    pub fn most_attempts(&self, begun: Instant, window: Duration) -> usize {
-        let attempts: Vec<Instant> = self.attempts().into_iter().filter(|at| *at >= begun).collect();
+    /// The most attempts from `begun` to before `ended` that fell within one window.
+    pub fn most_attempts_between(&self, begun: Instant, ended: Instant, window: Duration) -> usize {
+        let attempts: Vec<Instant> = self.attempts().into_iter().filter(|at| (begun..ended).contains(at)).collect();
         let within = |first: Instant| attempts.iter().filter(|at| **at >= first && **at < first + window).count();
         attempts.iter().map(|first| within(*first)).max().unwrap_or(0)
+    }
+
+    /// The same until now.
+    pub fn most_attempts(&self, begun: Instant, window: Duration) -> usize {
+        self.most_attempts_between(begun, Instant::now(), window)
     }
 
     /// Connections that the client has not closed and this has not ended.
