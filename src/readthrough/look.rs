@@ -73,6 +73,20 @@ impl Want {
         Self { why, old: None, limited: None, joins: Joins::Sure }
     }
 
+    /// Bounds what a directive can cause. Once per `min_refill_interval` it has its fill, in the place of `stored`; in
+    /// between it may join a flight that is under way, and is given `instead` where there is none. Where nothing may be
+    /// given instead, a rebuild is due in any case, and this is an ordinary reader.
+    fn bounded(mut self, ask: &Ask<'_>, stored: &Entry, instead: Option<Arc<Entry>>) -> Self {
+        let forced = stored.force(ask.arrived, ask.route.query().policy().min_refill_interval);
+        if forced || instead.is_some() {
+            self.joins = joins(&ask.directives);
+        }
+        if !forced {
+            self.limited = instead;
+        }
+        self
+    }
+
     /// Why it is needed.
     pub fn why(&self) -> Fallback {
         self.why
@@ -160,11 +174,15 @@ impl Readthrough {
             None => Fallback::Directive,
         };
         let usable = past.is_none_or(|past| past < policy.stale_if_error) && !directives.validate();
-        let mut want = Want { old: usable.then(|| Arc::clone(&entry)), ..Want::new(why) };
-        if certified && directives.refuse_age(age) {
-            self.bound(ask, &mut want, entry, past.is_none_or(|past| past < policy.stale_while_revalidate));
+        let want = Want { old: usable.then(|| Arc::clone(&entry)), ..Want::new(why) };
+        if !certified {
+            return Look::Rebuild(Want { joins: joins(directives), ..want });
         }
-        Look::Rebuild(want)
+        if !directives.refuse_age(age) {
+            return Look::Rebuild(want);
+        }
+        let may_do = past.is_none_or(|past| past < policy.stale_while_revalidate);
+        Look::Rebuild(want.bounded(ask, &entry, may_do.then(|| Arc::clone(&entry))))
     }
 
     /// The failure of `key` that is in force at `now`, and until when.
@@ -178,19 +196,6 @@ impl Readthrough {
             return None;
         }
         Some((error, until))
-    }
-
-    /// Bounds what a directive can cause. `stored` may be given where the bound is reached if it is `good_enough`;
-    /// else the reader wants an ordinary rebuild, which is due in any case.
-    fn bound(&self, ask: &Ask<'_>, want: &mut Want, stored: Arc<Entry>, good_enough: bool) {
-        let policy = ask.route.query().policy();
-        let joins = if ask.directives.validate() { Joins::Unsent } else { Joins::Sure };
-        if stored.force(ask.arrived, policy.min_refill_interval) {
-            want.joins = joins;
-        } else if good_enough {
-            want.joins = joins;
-            want.limited = Some(stored);
-        }
     }
 
     #[cold]
@@ -239,6 +244,10 @@ fn missing(ask: &Ask<'_>) -> Look {
     if ask.directives.only_if_cached {
         return Look::Withheld;
     }
-    let joins = if ask.directives.validate() { Joins::Unsent } else { Joins::Sure };
-    Look::Rebuild(Want { joins, ..Want::new(Fallback::Miss) })
+    Look::Rebuild(Want { joins: joins(&ask.directives), ..Want::new(Fallback::Miss) })
+}
+
+/// Who validates joins no flight that may have been read before the request arrived.
+fn joins(directives: &Directives) -> Joins {
+    if directives.validate() { Joins::Unsent } else { Joins::Sure }
 }

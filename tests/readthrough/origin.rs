@@ -108,6 +108,7 @@ pub struct Bench {
     pub origin: Scripted,
     pub begun: mpsc::UnboundedReceiver<Running>,
     pub prepared: Arc<Prepared>,
+    pub catalog: Catalog,
 }
 
 pub const BOUNDS: Bounds = Bounds {
@@ -121,15 +122,19 @@ pub const BOUNDS: Bounds = Bounds {
 /// What chance brings is the same in every run.
 pub const SEED: u64 = 7;
 
-/// A read path with queries `a` and `b` of these policies.
-pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
-    let declare = |name: &str, policy| Declaration {
+/// A query of this name and policy.
+pub fn declare(name: &str, policy: Policy) -> Declaration {
+    Declaration {
         name: name.into(),
         statement: Statement::parse("SELECT 1").expect("valid"),
         result: ResultForm::Rows,
         params: vec![],
         policy,
-    };
+    }
+}
+
+/// A read path with queries `a` and `b` of these policies.
+pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
     let catalog = Catalog::new(vec![declare("a", a), declare("b", b)]);
     let prepared = Arc::new(Prepared {
         params: vec![],
@@ -153,7 +158,7 @@ pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
         Chance::seeded(SEED),
         Arc::new(Metrics::new()),
     );
-    Bench { read, clock, origin, begun, prepared }
+    Bench { read, clock, origin, begun, prepared, catalog }
 }
 
 impl Bench {
@@ -214,4 +219,20 @@ impl Bench {
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
             .unwrap_or_else(|| panic!("no series {series} in\n{text}"))
     }
+}
+
+/// Lets every task run until `until` holds.
+pub async fn settle(what: &str, until: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if until() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("never: {what}");
+}
+
+/// The last moment before a boundary.
+pub fn just_before(boundary: Duration) -> Duration {
+    boundary.saturating_sub(Duration::from_nanos(1))
 }

@@ -119,6 +119,12 @@ impl Gate {
         Self { number, holder }
     }
 
+    /// Closes it again.
+    pub async fn close(&self) {
+        let sql = format!("SELECT pg_advisory_lock({})", self.number);
+        self.holder.batch_execute(&sql).await.expect("the lock");
+    }
+
     /// A row source that waits at the gate, once per statement.
     pub fn sql(&self) -> String {
         format!("(SELECT pg_advisory_xact_lock_shared({}) OFFSET 0)", self.number)
