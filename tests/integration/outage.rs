@@ -62,6 +62,7 @@ async fn play(outage_kind: Outage) {
     eventually("it is over", outage() + WITHIN, async || if away.elapsed() >= outage() { Ok(()) } else { Err(()) })
         .await;
     assert!(stage.service.metric("seawall_origin_breaker").await > 0.0);
+    assert!(stage.service.metric("seawall_origin_connects_total{outcome=\"failed\"}").await >= 1.0);
     let ready = get(stage.service.admin, "/readyz").await;
     assert_eq!((ready.status, ready.json()["status"].as_str()), (200, Some("degraded")));
     assert!(ready.text().contains("can't be reached"), "{}", ready.text());

@@ -13,7 +13,7 @@ use super::chaos::{Chaos, Mode};
 /// Breaks something, mends it, and begins again, until it is dropped. `made` counts what was done.
 pub async fn inject(proxy: &Chaos, admin: &Client, rng: &mut Rng, made: &mut BTreeMap<&'static str, u32>) {
     loop {
-        held(rng, 200..2500).await;
+        held(rng, 100..1500).await;
         let (name, mode) = match rng.u8(..8) {
             0 => ("away", Mode::Away),
             1 => ("refuse", Mode::Refuse),
@@ -34,7 +34,7 @@ pub async fn inject(proxy: &Chaos, admin: &Client, rng: &mut Rng, made: &mut BTr
         };
         *made.entry(name).or_default() += 1;
         proxy.set(mode).await;
-        held(rng, 50..3000).await;
+        held(rng, 20..2500).await;
         proxy.set(Mode::Pass).await;
     }
 }

@@ -29,25 +29,26 @@ pub const BIG: usize = 128_002;
 /// The queries, over the functions of [`FUNCTIONS`]. Each has a name in its SQL that Postgres's statistics keep.
 pub fn toml() -> String {
     let sleeping = |name: &str, seconds: f64| {
-        format!("SELECT :n::int4 AS soak_{name} FROM (SELECT pg_sleep({seconds}) OFFSET 0) AS slept")
+        format!("SELECT :n::int4 AS soak_{name}_q FROM (SELECT pg_sleep({seconds}) OFFSET 0) AS slept")
     };
     [
-        ("row", "row", "SELECT id, name, price AS soak_row FROM shop.products WHERE id = :id".to_owned(), ""),
+        ("row", "row", "SELECT id, name, price AS soak_row_q FROM shop.products WHERE id = :id".to_owned(), ""),
         (
             "rows",
             "rows",
-            "SELECT id, name AS soak_rows FROM shop.products WHERE id BETWEEN :id AND :id + 50 ORDER BY id".to_owned(),
+            "SELECT id, name AS soak_rows_q FROM shop.products WHERE id BETWEEN :id AND :id + 50 ORDER BY id"
+                .to_owned(),
             "",
         ),
-        ("big", "value", "SELECT repeat(md5((:n::int4)::text), 4000) AS soak_big".to_owned(), "ttl = \"2s\"\n"),
+        ("big", "value", "SELECT repeat(md5((:n::int4)::text), 4000) AS soak_big_q".to_owned(), "ttl = \"2s\"\n"),
         ("slow", "value", sleeping("slow", 0.08), ""),
         ("hanging", "value", sleeping("hanging", 600.0), "max_fills = 2\n"),
-        ("failing", "value", "SELECT shop.fails(:n) AS soak_failing".to_owned(), ""),
-        ("picky", "value", "SELECT 1 / :n::int4 AS soak_picky".to_owned(), ""),
+        ("failing", "value", "SELECT shop.fails(:n) AS soak_failing_q".to_owned(), ""),
+        ("picky", "value", "SELECT 1 / :n::int4 AS soak_picky_q".to_owned(), ""),
         (
             "bare",
             "value",
-            "SELECT :n::int4 AS soak_bare".to_owned(),
+            "SELECT :n::int4 AS soak_bare_q".to_owned(),
             "ttl = \"100ms\"\nstale_while_revalidate = \"0s\"\nstale_if_error = \"0s\"\n",
         ),
         ("left", "value", sleeping("left", 600.0), "max_fills = 2\ntimeout = \"60s\"\n"),

@@ -67,8 +67,7 @@ async fn counted_by_postgres(admin: &Client, query: &str) -> f64 {
     let sql = "SELECT coalesce(sum(calls), 0)::float8 FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid \
                WHERE d.datname = current_database() AND query LIKE $1 AND query LIKE '%__seawall_row%' \
                AND query NOT LIKE 'EXPLAIN%'";
-    // A name may be the beginning of another: it ends with a blank.
-    admin.query_one(sql, &[&format!("%soak_{query} %")]).await.expect("a count").get(0)
+    admin.query_one(sql, &[&format!("%soak_{query}_q%")]).await.expect("a count").get(0)
 }
 
 async fn nothing_under_way(service: &Service) {
@@ -107,14 +106,16 @@ async fn under_mixed_load_and_random_faults_every_request_has_one_outcome_and_th
     let seconds = number("SEAWALL_SOAK_SECONDS").unwrap_or(20);
     let seed = number("SEAWALL_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("{seconds} s with SEAWALL_SEED={seed}");
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        eprintln!("with SEAWALL_SEED={seed}:");
-        hook(panic);
-    }));
     let mut rng = Rng::with_seed(seed);
 
     let postgres = Embedded::start(EmbeddedOptions::default()).await.expect("tests need a PostgreSQL");
+    let (hook, log) = (std::panic::take_hook(), postgres.log_file());
+    std::panic::set_hook(Box::new(move |panic| {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        let last: Vec<&str> = log.lines().rev().take(20).collect();
+        eprintln!("with SEAWALL_SEED={seed}; Postgres said last, backwards:\n{}", last.join("\n"));
+        hook(panic);
+    }));
     assert!(postgres.has_statements(), "this counts with pg_stat_statements: install PostgreSQL's contrib");
     postgres.load_shop("postgres").await.expect("the shop");
     postgres.statements("postgres", "%").await.expect("the extension");
