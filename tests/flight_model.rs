@@ -231,6 +231,49 @@ fn a_refresh_goes_on_without_waiters() {
 }
 
 #[test]
+fn a_reader_that_leaves_and_wants_it_to_go_on_keeps_the_flight_from_being_abandoned() {
+    check(|| {
+        let table: std::sync::Arc<Table> = Flights::new(10, 1);
+        let Join::Leader(lead, patient) = table.join(&1, |_| true) else { panic!("nobody flies") };
+        let Join::Follower(other) = table.join(&1, |_| true) else { panic!("it flies") };
+        let leavers = [thread::spawn(move || patient.leave_running()), thread::spawn(move || drop(other))];
+        for leaver in leavers {
+            leaver.join().expect("leaving doesn't panic");
+        }
+        assert!(poll_once(&mut Box::pin(lead.abandoned())).is_pending());
+        assert!(matches!(table.join(&1, |_| true), Join::Follower(_)), "it can still be joined");
+        lead.land(1);
+        assert_eq!((table.waiting(), table.flying()), (0, 0));
+    });
+}
+
+#[test]
+fn who_may_only_follow_never_leads_and_gets_the_outcome_of_whom_it_follows() {
+    check(|| {
+        let table: std::sync::Arc<Table> = Flights::new(2, 1);
+        assert!(table.follow(&1, |_| true).is_none());
+        assert_eq!(table.waiting(), 0, "a place that is not taken is free again");
+        let Join::Leader(lead, first) = table.join(&1, |_| true) else { panic!("nobody flies") };
+        lead.sending().sent(1);
+        assert!(table.follow(&1, |&known| known >= 2).is_none(), "it is sent, and not sure");
+        let follower = {
+            let table = std::sync::Arc::clone(&table);
+            thread::spawn(move || {
+                // Or it had landed before.
+                if let Some(wait) = table.follow(&1, |_| true) {
+                    assert_eq!(ended(wait), End::Landed(5));
+                }
+            })
+        };
+        let leader = thread::spawn(move || lead.land(5));
+        assert_eq!(ended(first), End::Landed(5));
+        follower.join().expect("no reader panics");
+        leader.join().expect("no leader panics");
+        assert_eq!((table.waiting(), table.flying()), (0, 0));
+    });
+}
+
+#[test]
 fn r3_at_most_two_flights_per_key_and_a_reader_that_neither_suits_waits_for_one_to_end() {
     check(|| {
         let table: std::sync::Arc<Table> = Flights::new(10, 1);

@@ -242,7 +242,7 @@ mod tests {
             tags: Arc::new([Tag::everything()]),
             filled: Moment::from_nanos(1_000_000),
             took: Duration::from_nanos(2_001),
-            lifetime: Duration::from_nanos(500_000),
+            lifetime: Duration::from_micros(500),
             early_refresh: 1.0,
             certified: 3,
         })
@@ -253,7 +253,7 @@ mod tests {
         let e = entry(Some("{}"));
         assert_eq!(e.freshness(Moment::from_nanos(1_499_999)), Freshness::Fresh(Duration::from_nanos(1)));
         assert_eq!(e.freshness(Moment::from_nanos(1_500_000)), Freshness::Stale(Duration::ZERO));
-        assert_eq!(e.age(Moment::from_nanos(1_600_000)), Duration::from_nanos(600_000));
+        assert_eq!(e.age(Moment::from_nanos(1_600_000)), Duration::from_micros(600));
     }
 
     #[test]

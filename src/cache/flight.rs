@@ -77,16 +77,6 @@ pub enum Join<K: Eq + Hash + Clone, S, T: Clone> {
     Full,
 }
 
-/// What became of a reader that may join, and not lead.
-pub enum Follow<K: Eq + Hash + Clone, S, T: Clone> {
-    /// Somebody is rebuilding it, and what they bring is sure to do.
-    Follower(Wait<K, S, T>),
-    /// Nobody whose rebuild would do.
-    Nobody,
-    /// As many wait already as may.
-    Full,
-}
-
 /// Flights per key: a running one, and one for readers whom it isn't sure to satisfy.
 const PER_KEY: usize = 2;
 
@@ -135,19 +125,18 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
         Join::Leader(lead, wait)
     }
 
-    /// Joins a flight for `key` that `sure` holds for, if there is one: the reader may not lead one now.
-    pub fn follow(self: &Arc<Self>, key: &K, sure: impl Fn(&S) -> bool) -> Follow<K, S, T> {
+    /// Joins a flight for `key` that has not been sent or that `sure` holds for. `None`: there is none, or no room; who
+    /// only follows has something else to give.
+    pub fn follow(self: &Arc<Self>, key: &K, sure: impl Fn(&S) -> bool) -> Option<Wait<K, S, T>> {
         if !self.admit() {
-            return Follow::Full;
+            return None;
         }
         let shard = lock(self.shard(key));
-        match shard.get(key).and_then(|flights| board(flights, &sure)) {
-            Some((flight, slot)) => Follow::Follower(self.wait(key, flight, slot)),
-            None => {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                Follow::Nobody
-            }
-        }
+        let Some((flight, slot)) = shard.get(key).and_then(|flights| board(flights, &sure)) else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        };
+        Some(self.wait(key, flight, slot))
     }
 
     /// Leads a flight for `key` that is wanted though nobody waits, unless one is under way.
@@ -215,10 +204,7 @@ impl<K: Eq + Hash + Clone, S, T: Clone> Flights<K, S, T> {
 }
 
 /// A place in the first flight that has not been sent or that `sure` holds for.
-fn board<'a, S, T>(
-    flights: &'a [Arc<Flight<S, T>>],
-    sure: impl Fn(&S) -> bool,
-) -> Option<(&'a Arc<Flight<S, T>>, usize)> {
+fn board<S, T>(flights: &[Arc<Flight<S, T>>], sure: impl Fn(&S) -> bool) -> Option<(&Arc<Flight<S, T>>, usize)> {
     flights.iter().find_map(|flight| {
         let mut state = lock(&flight.state);
         state.sent.as_ref().is_none_or(&sure).then(|| (flight, state.waiters.insert(None)))

@@ -256,21 +256,15 @@ impl Service {
             let asked = Asked::new(tally.route(), false, &parts.headers);
             let asking = match service.parameters(&tally, body, limit, &parts.headers).await {
                 Ok(asking) => asking,
-                Err(problem) => return service.refuse(tally, problem, &parts.headers),
+                Err(problem) => return refuse(tally, problem, &parts.headers),
             };
             let looked = service.read.look(&asking.ask(tally.route()));
             match looked {
                 Look::Answer(answer) => service.answered(tally, answer, &asked),
-                Look::Withheld => service.refuse(tally, withheld(), &parts.headers),
+                Look::Withheld => refuse(tally, withheld(), &parts.headers),
                 Look::Rebuild(want) => service.wait(tally, &asking, want, &asked).await,
             }
         }))
-    }
-
-    fn refuse(&self, tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
-        let response = problem.respond(headers);
-        tally.count(refused(&response), Served::Memory);
-        response
     }
 
     /// Reads a POST's body and finds its key.
@@ -415,6 +409,13 @@ fn counted(source: &Source) -> (Outcome, Served) {
         Source::Fill { led: Led::Own, why: Fallback::Directive, .. } => (Outcome::Bypass, Served::Postgres),
         Source::Fill { led: Led::Own, .. } => (Outcome::Miss, Served::Postgres),
     }
+}
+
+/// Refuses a request that no statement was run for.
+fn refuse(tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
+    let response = problem.respond(headers);
+    tally.count(refused(&response), Served::Memory);
+    response
 }
 
 /// What a refusal counts as.

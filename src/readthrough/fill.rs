@@ -259,17 +259,18 @@ impl Fill {
         }
         let policy = self.route.query().policy();
         let until = now + jitter::lifetime(policy.error_backoff, BACKOFF_JITTER, self.read.chance.draw());
-        if let Some(old) = &self.refreshes {
-            // The old value keeps its windows, and is neither extended nor deleted.
-            old.end_refresh(until);
-        }
         // A long key would make the memory of failures large; who sends one pays with a try for each.
-        if !error.lasts() || self.key.as_bytes().len() > REMEMBERED_KEY_BYTES {
-            return error.into();
+        let remembered = error.lasts() && self.key.as_bytes().len() <= REMEMBERED_KEY_BYTES;
+        let error = if remembered { error.clipped() } else { error };
+        if remembered {
+            self.read.failures.remember(self.key.clone(), error.clone(), until);
         }
-        let error = error.clipped();
-        self.read.failures.remember(self.key.clone(), error.clone(), until);
-        Failed { error, until: Some(until) }
+        if let Some(old) = &self.refreshes {
+            // The old value keeps its windows, and is neither extended nor deleted. Where the memory of the failure may
+            // end before its time, it alone says when the next refresh begins.
+            old.end_refresh(if remembered && error.is_over_when_reached() { now } else { until });
+        }
+        Failed { error, until: remembered.then_some(until) }
     }
 }
 

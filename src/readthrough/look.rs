@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::Readthrough;
 use super::answer::{Answer, By, Source};
 use super::directives::Directives;
+use super::error::ReadError;
 use super::fill::{Fill, Unless};
+use super::origin::OriginState;
 use super::route::Route;
 use crate::cache::early;
 use crate::cache::entry::{Entry, Freshness};
@@ -71,6 +73,20 @@ impl Want {
         Self { why, old: None, limited: None, joins: Joins::Sure }
     }
 
+    /// Bounds what a directive can cause. Once per `min_refill_interval` it has its fill, in the place of `stored`; in
+    /// between it may join a flight that is under way, and is given `instead` where there is none. Where nothing may be
+    /// given instead, a rebuild is due in any case, and this is an ordinary reader.
+    fn bounded(mut self, ask: &Ask<'_>, stored: &Entry, instead: Option<Arc<Entry>>) -> Self {
+        let forced = stored.force(ask.arrived, ask.route.query().policy().min_refill_interval);
+        if forced || instead.is_some() {
+            self.joins = joins(&ask.directives);
+        }
+        if !forced {
+            self.limited = instead;
+        }
+        self
+    }
+
     /// Why it is needed.
     pub fn why(&self) -> Fallback {
         self.why
@@ -131,7 +147,7 @@ impl Readthrough {
         let given = |entry, by| Look::Answer(Answer { entry, source: Source::Memory { stands, by } });
         if let Some(past) = past.filter(|_| certified && !directives.validate()) {
             // A failure a moment ago is answered for from memory, and not repeated.
-            let failing = self.failures.in_force(ask.key, ask.arrived).is_some();
+            let failing = self.failing(ask.key, ask.arrived).is_some();
             if failing && past < policy.stale_if_error {
                 return given(entry, By::IfError);
             }
@@ -158,24 +174,28 @@ impl Readthrough {
             None => Fallback::Directive,
         };
         let usable = past.is_none_or(|past| past < policy.stale_if_error) && !directives.validate();
-        let mut want = Want { old: usable.then(|| Arc::clone(&entry)), ..Want::new(why) };
-        if certified && directives.refuse_age(age) {
-            self.bound(ask, &mut want, entry, past.is_none_or(|past| past < policy.stale_while_revalidate));
+        let want = Want { old: usable.then(|| Arc::clone(&entry)), ..Want::new(why) };
+        if !certified {
+            return Look::Rebuild(Want { joins: joins(directives), ..want });
         }
-        Look::Rebuild(want)
+        if !directives.refuse_age(age) {
+            return Look::Rebuild(want);
+        }
+        let may_do = past.is_none_or(|past| past < policy.stale_while_revalidate);
+        Look::Rebuild(want.bounded(ask, &entry, may_do.then(|| Arc::clone(&entry))))
     }
 
-    /// Bounds what a directive can cause. `stored` may be given where the bound is reached if it is `good_enough`;
-    /// else the reader wants an ordinary rebuild, which is due in any case.
-    fn bound(&self, ask: &Ask<'_>, want: &mut Want, stored: Arc<Entry>, good_enough: bool) {
-        let policy = ask.route.query().policy();
-        let joins = if ask.directives.validate() { Joins::Unsent } else { Joins::Sure };
-        if stored.force(ask.arrived, policy.min_refill_interval) {
-            want.joins = joins;
-        } else if good_enough {
-            want.joins = joins;
-            want.limited = Some(stored);
+    /// The failure of `key` that is in force at `now`, and until when.
+    ///
+    /// That the origin could not be reached is in force only until it is reached, by whatever request or probe: an outage
+    /// that is over is nobody's reason to wait out a backoff.
+    pub(super) fn failing(&self, key: &[u8], now: Moment) -> Option<(ReadError, Moment)> {
+        let (error, until) = self.failures.in_force(key, now)?;
+        if error.is_over_when_reached() && self.origin.state() == OriginState::Up {
+            self.failures.forget(key);
+            return None;
         }
+        Some((error, until))
     }
 
     #[cold]
@@ -224,6 +244,10 @@ fn missing(ask: &Ask<'_>) -> Look {
     if ask.directives.only_if_cached {
         return Look::Withheld;
     }
-    let joins = if ask.directives.validate() { Joins::Unsent } else { Joins::Sure };
-    Look::Rebuild(Want { joins, ..Want::new(Fallback::Miss) })
+    Look::Rebuild(Want { joins: joins(&ask.directives), ..Want::new(Fallback::Miss) })
+}
+
+/// Who validates joins no flight that may have been read before the request arrived.
+fn joins(directives: &Directives) -> Joins {
+    if directives.validate() { Joins::Unsent } else { Joins::Sure }
 }

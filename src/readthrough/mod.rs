@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cache::entry::Freshness;
 use crate::cache::failures::Failures;
-use crate::cache::flight::{End, Flights, Follow, Join};
+use crate::cache::flight::{End, Flights, Join};
 use crate::cache::key::Key;
 use crate::cache::store::Store;
 use crate::catalog::Catalog;
@@ -187,7 +187,7 @@ impl Readthrough {
     /// [`Failed`] with the reason, shared by all who waited.
     pub async fn read(self: &Arc<Self>, ask: &Ask<'_>, want: Want) -> Result<Answer, Failed> {
         let why = want.why;
-        if let Some((error, until)) = self.failures.in_force(ask.key, self.clock.now()) {
+        if let Some((error, until)) = self.failing(ask.key, self.clock.now()) {
             // Remembered between the look and now, or nothing old may be given at once.
             return self.fall_back(&want, ask, Led::Others, Failed { error, until: Some(until) });
         }
@@ -206,15 +206,14 @@ impl Readthrough {
         loop {
             let joined = match &want.limited {
                 None => self.flights.join(&key, sure),
-                Some(stored) => match self.flights.follow(&key, sure) {
-                    Follow::Follower(wait) => Join::Follower(wait),
-                    Follow::Full => Join::Full,
-                    Follow::Nobody => {
+                Some(stored) => {
+                    let Some(wait) = self.flights.follow(&key, sure) else {
                         let stands = stored.freshness(self.clock.now());
                         let source = Source::Memory { stands, by: By::RefillLimited };
                         return Ok(Answer { entry: Arc::clone(stored), source });
-                    }
-                },
+                    };
+                    Join::Follower(wait)
+                }
             };
             if !std::mem::replace(&mut fallback_counted, true) {
                 ask.route.metrics().fallback(why);

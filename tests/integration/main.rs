@@ -1,9 +1,12 @@
 //! The whole service over real PostgreSQL, which the harness starts: one cluster for this process, a database per test.
 
 mod answers;
+mod expiry;
 mod lifecycle;
 mod measures;
 mod nonsense;
 mod origin;
+mod outage;
+mod outage_load;
 mod stampede;
 mod support;

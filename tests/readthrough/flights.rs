@@ -19,15 +19,9 @@ fn ask(bench: &Bench, name: &str, key: &'static [u8]) -> JoinHandle<Result<Answe
     bench.fill(name, key, Want::new(Fallback::Miss))
 }
 
-/// Lets every task run until all of them wait for something.
+/// Lets every task run until so many wait.
 async fn settle(bench: &Bench, waiting: usize) {
-    for _ in 0..10_000 {
-        if bench.read.waiting() == waiting {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("{} wait, and {waiting} should", bench.read.waiting());
+    super::origin::settle("so many wait", || bench.read.waiting() == waiting).await;
 }
 
 #[tokio::test]

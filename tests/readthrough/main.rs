@@ -1,6 +1,11 @@
 //! The read path over an origin that does what it is told: orders that a real Postgres can't be made to take.
 //! What it does over real Postgres is in the integration tests.
 
+mod directives;
+mod early;
 mod flights;
 mod lifetimes;
 mod origin;
+mod outage;
+mod reload;
+mod stale;

@@ -49,6 +49,8 @@ pub struct Scripted {
     pub statements: Arc<AtomicUsize>,
     /// Answers at once with this instead of waiting.
     pub always: Arc<Mutex<Option<(&'static str, &'static str)>>>,
+    /// As the last statement left it.
+    state: Arc<Mutex<OriginState>>,
 }
 
 impl Origin for Scripted {
@@ -72,6 +74,10 @@ impl Origin for Scripted {
                 self.begun.send(Running { connection, end }).expect("the test listens");
                 ended.await.expect("the test ends every statement")
             };
+            *self.state.lock().expect("not poisoned") = match &script {
+                Script::Fail(OriginError::Away(why)) => OriginState::Away(why.clone()),
+                _ => OriginState::Up,
+            };
             match script {
                 Script::Answer(lineage, body) => Ok(Fetched {
                     stamp: Stamp {
@@ -88,7 +94,7 @@ impl Origin for Scripted {
     }
 
     fn state(&self) -> OriginState {
-        OriginState::Up
+        self.state.lock().expect("not poisoned").clone()
     }
 
     fn pool(&self) -> PoolCounts {
@@ -102,6 +108,7 @@ pub struct Bench {
     pub origin: Scripted,
     pub begun: mpsc::UnboundedReceiver<Running>,
     pub prepared: Arc<Prepared>,
+    pub catalog: Catalog,
 }
 
 pub const BOUNDS: Bounds = Bounds {
@@ -115,15 +122,19 @@ pub const BOUNDS: Bounds = Bounds {
 /// What chance brings is the same in every run.
 pub const SEED: u64 = 7;
 
-/// A read path with queries `a` and `b` of these policies.
-pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
-    let declare = |name: &str, policy| Declaration {
+/// A query of this name and policy.
+pub fn declare(name: &str, policy: Policy) -> Declaration {
+    Declaration {
         name: name.into(),
         statement: Statement::parse("SELECT 1").expect("valid"),
         result: ResultForm::Rows,
         params: vec![],
         policy,
-    };
+    }
+}
+
+/// A read path with queries `a` and `b` of these policies.
+pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
     let catalog = Catalog::new(vec![declare("a", a), declare("b", b)]);
     let prepared = Arc::new(Prepared {
         params: vec![],
@@ -136,7 +147,8 @@ pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
         query.reshape(Shape::Ready(Arc::clone(&prepared)));
     }
     let (sender, begun) = mpsc::unbounded_channel();
-    let origin = Scripted { begun: sender, statements: Arc::default(), always: Arc::default() };
+    let state = Arc::new(Mutex::new(OriginState::Unknown));
+    let origin = Scripted { begun: sender, statements: Arc::default(), always: Arc::default(), state };
     let clock = Clock::manual();
     let read = Readthrough::new(
         &catalog,
@@ -146,7 +158,7 @@ pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
         Chance::seeded(SEED),
         Arc::new(Metrics::new()),
     );
-    Bench { read, clock, origin, begun, prepared }
+    Bench { read, clock, origin, begun, prepared, catalog }
 }
 
 impl Bench {
@@ -207,4 +219,20 @@ impl Bench {
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
             .unwrap_or_else(|| panic!("no series {series} in\n{text}"))
     }
+}
+
+/// Lets every task run until `until` holds.
+pub async fn settle(what: &str, until: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if until() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("never: {what}");
+}
+
+/// The last moment before a boundary.
+pub fn just_before(boundary: Duration) -> Duration {
+    boundary.saturating_sub(Duration::from_nanos(1))
 }

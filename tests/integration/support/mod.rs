@@ -1,5 +1,7 @@
 //! The harness: a cluster per process, a database per test, gates that hold statements, and no sleeps.
 
+#[path = "../../support/chaos.rs"]
+pub mod chaos;
 pub mod client;
 #[path = "../../support/eventually.rs"]
 pub mod eventually;
@@ -115,6 +117,12 @@ impl Gate {
         let holder = database.client().await;
         holder.batch_execute(&format!("SELECT pg_advisory_lock({number})")).await.expect("the lock");
         Self { number, holder }
+    }
+
+    /// Closes it again.
+    pub async fn close(&self) {
+        let sql = format!("SELECT pg_advisory_lock({})", self.number);
+        self.holder.batch_execute(&sql).await.expect("the lock");
     }
 
     /// A row source that waits at the gate, once per statement.

@@ -1,0 +1,53 @@
+//! Another catalog in place of the present one, under running requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use seawall::catalog::policy::Policy;
+use seawall::catalog::{Catalog, Declaration, Shape};
+use seawall::readthrough::Look;
+
+use super::origin::{BOUNDS, Script, bench, declare};
+
+#[tokio::test]
+async fn queries_that_both_catalogs_have_keep_their_entries_and_their_flights() {
+    let policy = Policy { timeout: Duration::from_secs(60), ..Policy::default() };
+    let mut bench = bench(BOUNDS, policy.clone(), policy.clone());
+    let first = bench.ask("a", b"k");
+    bench.begun.recv().await.expect("a statement").end(Script::Answer("l", "[1]"));
+    first.await.expect("no panic").expect("an answer");
+    let (flying_a, flying_b) = (bench.ask("a", b"x"), bench.ask("b", b"y"));
+    let statements = [bench.begun.recv().await, bench.begun.recv().await];
+
+    // `a` is as it was, `b` is gone, `c` is new.
+    let (a, b) = (bench.route("a"), bench.route("b"));
+    let next: Vec<Declaration> = vec![a.query().declaration().clone(), declare("c", policy)];
+    let catalog = bench.catalog.succeed(next);
+    catalog.get("c").expect("declared").reshape(Shape::Ready(Arc::clone(&bench.prepared)));
+    bench.read.replace(&catalog);
+
+    assert!(Arc::ptr_eq(&a, &bench.route("a")), "the same route");
+    assert!(bench.read.routes().find("b").is_none());
+    assert_ne!(bench.route("c").number(), b.number(), "no entry of b's counts as one of c's");
+    assert!(matches!(bench.look("a", b"k"), Look::Answer(_)), "its entries are where they were");
+    for statement in statements {
+        statement.expect("under way").end(Script::Answer("l", "[2]"));
+    }
+    for flying in [flying_a, flying_b] {
+        assert_eq!(flying.await.expect("no panic").expect("an answer").entry.body(), b"[2]");
+    }
+    let new = bench.ask("c", b"k2");
+    bench.begun.recv().await.expect("a statement").end(Script::Answer("l", "[3]"));
+    assert!(new.await.expect("no panic").is_ok());
+}
+
+#[test]
+fn a_query_whose_declaration_changed_begins_unprepared_and_the_others_stay_what_they_are() {
+    let (a, b) = (declare("a", Policy::default()), declare("b", Policy::default()));
+    let before = Catalog::new(vec![a.clone(), b]);
+    let changed = declare("b", Policy { ttl: Duration::from_secs(1), ..Policy::default() });
+    let after = before.succeed(vec![a, changed]);
+    let same = |name| Arc::ptr_eq(before.get(name).expect("declared"), after.get(name).expect("declared"));
+    assert!(same("a") && !same("b"));
+    assert!(after.iter().all(|q| Arc::ptr_eq(q, after.get(q.name()).expect("declared"))));
+}
