@@ -1,9 +1,11 @@
 # The two commands to know: `make demo` and `make test`. Both set up what they need on a fresh machine with Rust.
 
 CARGO ?= cargo
-# What the long runs take: cases per parser, schedules per model.
+# What the long runs take: cases per parser, schedules per model, seconds of mixed load with faults and of each outage.
 SOAK_CASES ?= 1000000
 SOAK_SCHEDULES ?= 200000
+SOAK_SECONDS ?= 600
+SOAK_OUTAGE_SECONDS ?= 30
 
 .PHONY: demo test lint bench soak tools
 
@@ -28,8 +30,10 @@ bench: tools
 	$(CARGO) build --locked --release --bins
 	$(CARGO) bench --locked --bench service
 
-## The parsers' fuzzing and the flights' model, for long.
+## Mixed load with random faults, outages, the parsers' fuzzing and the flights' model, for long. SEAWALL_SEED repeats one.
 soak: tools
+	SEAWALL_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --release --test soak -- --nocapture
+	SEAWALL_OUTAGE_SECONDS=$(SOAK_OUTAGE_SECONDS) $(CARGO) test --locked --release --test integration outage
 	SEAWALL_FUZZ_CASES=$(SOAK_CASES) $(CARGO) test --locked --release --test parsers --test config
 	SEAWALL_SHUTTLE_ITERATIONS=$(SOAK_SCHEDULES) $(CARGO) test --locked --release --test flight_model
 

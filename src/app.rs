@@ -18,10 +18,10 @@ use crate::config::{Config, Tls};
 use crate::http::admin::{self, Readiness};
 use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
 use crate::http::read::{Options, Service};
-use crate::postgres::{Postgres, Settings, TlsMode};
+use crate::postgres::{BreakerState, Event, Postgres, Settings, TlsMode};
 use crate::readthrough::origin::Origin;
 use crate::readthrough::{Bounds, Readthrough};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Connects, Metrics};
 
 /// A cancel takes some milliseconds; a database that doesn't answer must not hold up the end.
 const CLEAN_UP_WITHIN: Duration = Duration::from_secs(1);
@@ -90,6 +90,20 @@ pub fn postgres_settings(config: &Config, url: &str) -> Settings {
     }
 }
 
+/// What happens to the origin's connections, as metrics.
+fn count(metrics: &Metrics, event: Event) {
+    match event {
+        Event::Waited(waited) => metrics.pool_wait_seconds.observe(waited.as_secs_f64()),
+        Event::Connected => metrics.connected(Connects::Ok),
+        Event::ConnectFailed => metrics.connected(Connects::Failed),
+        Event::Breaker(state) => metrics.origin_breaker.set(match state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        }),
+    }
+}
+
 /// A service that is put together and not yet running.
 pub struct App {
     read: Arc<Readthrough>,
@@ -110,9 +124,9 @@ impl App {
     /// [`StartError::Postgres`] where the URL or a certificate can't be used. A database that is away is no error.
     pub fn new(config: Config, url: &str) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let waits = metrics.pool_wait_seconds.clone();
         let settings = postgres_settings(&config, url);
-        let postgres = Arc::new(Postgres::new(settings, move |waited| waits.observe(waited.as_secs_f64()))?);
+        let counted = Arc::clone(&metrics);
+        let postgres = Arc::new(Postgres::new(settings, move |event| count(&counted, event))?);
         let origin: Arc<dyn Origin> = Arc::clone(&postgres) as _;
         let mut app = Self::over(config, origin, metrics, Clock::system());
         app.postgres = Some(postgres);

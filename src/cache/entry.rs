@@ -5,19 +5,21 @@
 //! certification, a look at the flights, or a directive that waits its turn. Everything that a hit sends is made when the
 //! entry is: the body in a buffer of exactly its size, and the text of its ETag.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::early;
 use crate::clock::Moment;
 use crate::stamp::Stamp;
+use crate::tag::Tag;
 
 /// `"`, 128 bits in base64url, `"`.
 pub const ETAG_BYTES: usize = 24;
 
 /// What an entry costs beyond its body and key, in bytes, as measured by filling 100,000 of them: the entry with its
 /// reference counts, the slots of the store's slab and table with their slack, and the allocator's headers.
-pub const BOOKKEEPING_BYTES: u64 = 332;
+pub const BOOKKEEPING_BYTES: u64 = 348;
 
 /// An answer with what it was read under and how long it lives.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct Entry {
     route: u32,
     body: Box<[u8]>,
     stamp: Stamp,
+    tags: Arc<[Tag]>,
     filled: Moment,
     expires: Moment,
     /// What the rebuild took, in whole microseconds rounded up; over an hour counts as an hour.
@@ -56,6 +59,8 @@ pub struct Draft {
     pub body: Option<Box<[u8]>>,
     /// What it was read under.
     pub stamp: Stamp,
+    /// What it depends on.
+    pub tags: Arc<[Tag]>,
     /// When the rebuild ended.
     pub filled: Moment,
     /// How long it took.
@@ -91,6 +96,7 @@ impl Entry {
             route: draft.route,
             body,
             stamp: draft.stamp,
+            tags: draft.tags,
             filled: draft.filled,
             expires,
             took_us,
@@ -124,6 +130,11 @@ impl Entry {
     /// What it was read under.
     pub fn stamp(&self) -> &Stamp {
         &self.stamp
+    }
+
+    /// What it depends on.
+    pub fn tags(&self) -> &Arc<[Tag]> {
+        &self.tags
     }
 
     /// Time since the fill.
@@ -201,7 +212,7 @@ impl Entry {
     /// Bytes that the entry and a key of `key_bytes` occupy.
     pub fn weight(&self, key_bytes: usize) -> u64 {
         let listed = self.stamp.snapshot.running() * size_of::<u64>();
-        BOOKKEEPING_BYTES + (self.body.len() + key_bytes + listed) as u64
+        BOOKKEEPING_BYTES + (self.body.len() + key_bytes + listed + size_of_val(&*self.tags)) as u64
     }
 }
 
@@ -228,6 +239,7 @@ mod tests {
             route: 0,
             body: body.map(|b| b.as_bytes().into()),
             stamp,
+            tags: Arc::new([Tag::everything()]),
             filled: Moment::from_nanos(1_000_000),
             took: Duration::from_nanos(2_001),
             lifetime: Duration::from_micros(500),
@@ -294,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn running_transactions_of_the_stamp_are_weighed() {
-        assert_eq!(entry(Some("12345")).weight(10), BOOKKEEPING_BYTES + 5 + 10 + 8);
+    fn running_transactions_of_the_stamp_and_tags_are_weighed() {
+        assert_eq!(entry(Some("12345")).weight(10), BOOKKEEPING_BYTES + 5 + 10 + 8 + 8);
     }
 }

@@ -135,6 +135,7 @@ mod tests {
             route,
             body: Some(body),
             stamp,
+            tags: Arc::default(),
             filled: Moment::from_nanos(0),
             took: Duration::ZERO,
             lifetime: Duration::from_secs(1),

@@ -13,15 +13,17 @@
 //! and cancels are rare.
 //!
 //! The connection's place in the pool is kept until the statement has ended, so Postgres never runs more statements
-//! than the pool has places.
+//! than the pool has places; unless Postgres can't be told, since it is silent ([`super::reach`]): then its
+//! `statement_timeout` ends the statement, and the place is needed by whoever comes when it is back.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_postgres::CancelToken;
 
-use super::tls::Tls;
+use super::reach::Reach;
 
 /// The first repetition comes after this: longer than Postgres needs to read a statement, too short to be noticed.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -32,13 +34,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// After this the connection is closed whatever its statement does; `statement_timeout` ends it in Postgres.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Cancels what `token`'s session runs until `work`, which waits for it, ends. Its connection must be closed then.
-pub(super) async fn call_off(work: impl Future, token: &CancelToken, tls: &Tls) {
+/// Cancels what `token`'s session runs until `work`, which waits for it, ends, or the server is found silent once more
+/// than `trips` times. Its connection must be closed then.
+pub(super) async fn call_off(work: impl Future, token: &CancelToken, reach: &Arc<Reach>, trips: u64) {
     let repeat = async {
         let mut pause = FIRST_PAUSE;
         loop {
             // A cancel that can't be delivered is repeated like one that came too early.
-            let _ = timeout(LONGEST_PAUSE, token.cancel_query(tls.clone())).await;
+            reach.cancel(token).await;
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -47,6 +50,7 @@ pub(super) async fn call_off(work: impl Future, token: &CancelToken, tls: &Tls) 
         tokio::select! {
             biased;
             _ = work => {}
+            () = reach.tripped(trips) => {}
             () = repeat => {}
         }
     });

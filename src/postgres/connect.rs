@@ -62,6 +62,20 @@ fn set_up_statement() -> String {
     sql
 }
 
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) struct Unconnected {
+    pub(super) reason: String,
+    /// It was the server that said no: it is there.
+    pub(super) answered: bool,
+}
+
+impl Unconnected {
+    fn new(error: &tokio_postgres::Error, reason: String) -> Self {
+        Self { reason, answered: error.as_db_error().is_some() }
+    }
+}
+
 /// Opens connections.
 pub(super) struct Connector {
     manager: Manager,
@@ -98,17 +112,19 @@ impl Connector {
     ///
     /// # Errors
     /// Why not; none of it is the fault of a query.
-    pub(super) async fn connect(&self) -> Result<Session, String> {
+    pub(super) async fn connect(&self) -> Result<Session, Unconnected> {
         let client = self.open().await?;
         let pinned = self.search_path.get();
-        let rows = client
-            .query_typed(&self.set_up, &[(&pinned, Type::TEXT), (&self.timezone, Type::TEXT)])
-            .await
-            .map_err(|error| format!("the session can't be set up: {}", failure::text(&error)))?;
+        let rows =
+            client.query_typed(&self.set_up, &[(&pinned, Type::TEXT), (&self.timezone, Type::TEXT)]).await.map_err(
+                |error| Unconnected::new(&error, format!("the session can't be set up: {}", failure::text(&error))),
+            )?;
         if pinned.is_none() {
             let path = rows.first().and_then(|row| row.try_get::<_, String>(0).ok());
+            let unreadable =
+                || Unconnected { reason: "the session's search path can't be read".into(), answered: true };
             // Two first connections at once read the same, unless the role is altered between them.
-            let _ = self.search_path.set(path.ok_or("the session's search path can't be read")?);
+            let _ = self.search_path.set(path.ok_or_else(unreadable)?);
         }
         Ok(Session::new(client))
     }
@@ -117,8 +133,10 @@ impl Connector {
     ///
     /// # Errors
     /// As [`Connector::connect`].
-    pub(super) async fn open(&self) -> Result<ClientWrapper, String> {
-        deadpool::managed::Manager::create(&self.manager).await.map_err(|error| failure::text(&error))
+    pub(super) async fn open(&self) -> Result<ClientWrapper, Unconnected> {
+        deadpool::managed::Manager::create(&self.manager)
+            .await
+            .map_err(|error| Unconnected::new(&error, failure::text(&error)))
     }
 
     /// Whatever of the session's settings shapes the bytes of an answer; empty before the first connection.

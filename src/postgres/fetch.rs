@@ -31,6 +31,14 @@ use super::statement;
 /// No deadline lies further away; adding more to a moment could overflow.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Who asks may give up this much before the deadline: it is the same moment, read twice.
+const AS_GOOD_AS: Duration = Duration::from_millis(5);
+
+const SLOW_TO_CONNECT: &str = "connecting takes longer than the query's deadline";
+
+/// The server was, and is back already.
+const FELL_SILENT: &str = "the server fell silent amid the statement";
+
 /// What is asked.
 pub(super) struct Fill {
     pub(super) shared: Arc<Shared>,
@@ -61,7 +69,10 @@ pub(super) async fn run(fill: Fill) -> Outcome {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(OriginError::Broken("its task ended without an outcome".into())),
         Err(_) if connected.load(Ordering::Acquire) => Err(OriginError::Timeout),
-        Err(_) => Err(OriginError::Away("connecting takes longer than the query's deadline".into())),
+        Err(_) => {
+            shared.pool.reach().away(SLOW_TO_CONNECT);
+            Err(OriginError::Away(SLOW_TO_CONNECT.into()))
+        }
     }
 }
 
@@ -99,7 +110,7 @@ impl Task {
             let mut lease = match shared.pool.session(turn, connection).await {
                 Ok(lease) => lease,
                 Err(failure) => {
-                    shared.away(&failure.text);
+                    shared.pool.reach().away(&failure.text);
                     return Some(Err(OriginError::Away(failure.text)));
                 }
             };
@@ -117,7 +128,7 @@ impl Task {
                 }
                 Asked::Replied(reply) => {
                     lease.give_back();
-                    shared.up();
+                    shared.pool.reach().up();
                     return Some(self.fetched(reply));
                 }
                 Asked::Failed(failure) => failure,
@@ -127,10 +138,10 @@ impl Task {
                     connection = Connection::New;
                     continue;
                 }
-                shared.away(&failure.text);
+                shared.pool.reach().away(&failure.text);
             } else {
                 lease.give_back();
-                shared.up();
+                shared.pool.reach().up();
             }
             let params = self.fill.prepared.params.len();
             return Some(Err(failure.to_error(params, shared.result_max_bytes)));
@@ -142,7 +153,9 @@ impl Task {
         let shared = Arc::clone(&self.fill.shared);
         let session = lease.session();
         let backstop = backstop_ms(self.deadline.saturating_duration_since(Instant::now()));
-        let token = session.cancel_token();
+        let (token, trips) = (session.cancel_token(), session.trips());
+        let (sent, deadline) = (Instant::now(), self.deadline);
+        let reach = shared.pool.reach();
         let wanted = AtomicBool::new(!answer.is_closed());
         let mut work = pin!(self.ask_on(session, backstop, &wanted));
         tokio::select! {
@@ -151,9 +164,13 @@ impl Task {
                 Ok(reply) => Asked::Replied(reply),
                 Err(failure) => Asked::Failed(failure),
             },
+            () = reach.tripped(trips) => {
+                Asked::Failed(Failure::new(Decision::Away, reach.refused().unwrap_or_else(|| FELL_SILENT.into())))
+            }
             () = answer.closed() => {
                 wanted.store(false, Ordering::Release);
-                call_off(work, &token, shared.pool.tls()).await;
+                reach.suspect(sent, deadline - AS_GOOD_AS);
+                call_off(work, &token, reach, trips).await;
                 Asked::CalledOff
             }
         }

@@ -3,7 +3,7 @@
 //! # Map
 //!
 //! - [`Settings`] in; `tls`, `connect` and `session` make a connection whose session is pinned; `pool` keeps
-//!   them, `breaker` spares a database that is away.
+//!   them; `reach` and its `breaker` spare a database that is away, and find out when it is back.
 //! - `statement` and `lineage` are the one statement of a fill; `bind` carries parameters and results.
 //! - `fetch` runs a fill in a task of its own; `cancel` calls it off in Postgres when nobody wants it any more.
 //! - `prepare`, `describe` and `limits` find out what a query is; `supervise` keeps that true.
@@ -15,7 +15,8 @@
 //!
 //! A fill is one statement and, but for the first on a connection, one round trip. Parameters are always bound. A fill
 //! that is dropped is cancelled in Postgres, and never anybody else's. What is larger than its bounds is not
-//! transferred. At most `pool_size` connections are open or being opened, whatever is asked.
+//! transferred. At most `pool_size` connections are open or being opened, whatever is asked; while the database is away,
+//! a few probes beside them.
 
 mod bind;
 mod breaker;
@@ -31,6 +32,7 @@ pub mod lineage;
 pub mod migrate;
 mod pool;
 mod prepare;
+mod reach;
 mod session;
 mod settings;
 mod sqlstate;
@@ -46,11 +48,28 @@ use tokio::sync::{Notify, watch};
 use crate::catalog::{Catalog, InForce, Prepared, Query};
 use crate::readthrough::origin::{Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts};
 
+pub use breaker::BreakerState;
 pub use settings::{Settings, SettingsError, TlsMode};
 
 use fetch::Fill;
 use pool::Pool;
 use statement::Bounds;
+
+/// What happens to connections, for whoever measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A fill has waited this long for its connection, opening it included, or in vain.
+    Waited(Duration),
+    /// A connection was made.
+    Connected,
+    /// One was not.
+    ConnectFailed,
+    /// The breaker of connecting is in this state now.
+    Breaker(BreakerState),
+}
+
+/// Who is told. Called with a lock held: it counts, and does nothing else.
+type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// A database that answers queries. Nothing is connected before something is asked; [`Postgres::supervise`] asks.
 pub struct Postgres {
@@ -62,26 +81,21 @@ pub struct Postgres {
 struct Shared {
     pool: Pool,
     result_max_bytes: u64,
-    state: watch::Sender<OriginState>,
     attempted: watch::Sender<bool>,
     /// Rung when a query turns out broken between two looks at it.
     broke: Notify,
 }
 
 impl Postgres {
-    /// The database that `settings` describes; `on_pool_wait` is told how long each fill waited for its connection.
+    /// The database that `settings` describes; `on_event` is told what happens to connections, and must only count.
     ///
     /// # Errors
     /// The URL or a certificate can't be used. A database that is away is no error.
     #[expect(clippy::needless_pass_by_value, reason = "the secret in it should not outlive this")]
-    pub fn new(
-        settings: Settings,
-        on_pool_wait: impl Fn(Duration) + Send + Sync + 'static,
-    ) -> Result<Self, SettingsError> {
+    pub fn new(settings: Settings, on_event: impl Fn(Event) + Send + Sync + 'static) -> Result<Self, SettingsError> {
         let shared = Shared {
-            pool: Pool::new(&settings, Box::new(on_pool_wait))?,
+            pool: Pool::new(&settings, Arc::new(on_event))?,
             result_max_bytes: settings.result_max_bytes,
-            state: watch::Sender::new(OriginState::Unknown),
             attempted: watch::Sender::new(false),
             broke: Notify::new(),
         };
@@ -116,6 +130,11 @@ impl Postgres {
         let _ = self.shared.attempted.subscribe().wait_for(|attempted| *attempted).await;
     }
 
+    /// The breaker of connecting.
+    pub fn breaker(&self) -> BreakerState {
+        self.shared.pool.reach().breaker_state()
+    }
+
     /// Waits until no connection is in use: all fills have ended, and those that were dropped are cancelled in Postgres.
     pub async fn drained(&self) {
         self.shared.pool.drained().await;
@@ -126,28 +145,6 @@ impl Shared {
     fn bounds(&self, query: &Query) -> Bounds {
         let rows = query.declaration().result.row_limit(query.policy().max_rows);
         Bounds { rows, bytes: self.result_max_bytes }
-    }
-
-    fn up(&self) {
-        let changed = self.state.send_if_modified(|state| {
-            let changed = *state != OriginState::Up;
-            *state = OriginState::Up;
-            changed
-        });
-        if changed {
-            tracing::info!("the database answers");
-        }
-    }
-
-    fn away(&self, reason: &str) {
-        let changed = self.state.send_if_modified(|state| {
-            let changed = !matches!(state, OriginState::Away(_));
-            *state = OriginState::Away(reason.to_owned());
-            changed
-        });
-        if changed {
-            tracing::warn!(reason, "the database can't be reached");
-        }
     }
 }
 
@@ -174,7 +171,7 @@ impl Origin for Postgres {
     }
 
     fn state(&self) -> OriginState {
-        self.shared.state.borrow().clone()
+        self.shared.pool.reach().origin_state()
     }
 
     fn pool(&self) -> PoolCounts {

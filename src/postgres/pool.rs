@@ -5,35 +5,32 @@
 //! cleaning up after a cancel) is bounded by the pool, and waiting itself can be given up at any moment.
 //!
 //! Opening a connection is not given up with the fill that needed it: where a query's deadline is shorter than a TLS
-//! handshake, the pool would never have a connection otherwise.
+//! handshake, the pool would never have a connection otherwise. Whether one may be opened, [`super::reach`] says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::readthrough::origin::{Connection, PoolCounts};
 
-use super::breaker::Breaker;
 use super::connect::Connector;
 use super::failure::Failure;
+use super::reach::Reach;
 use super::session::Session;
 use super::settings::{Settings, SettingsError};
 use super::sqlstate::Decision;
-use super::tls::Tls;
-
-/// Told how long each fill waited for its connection, opening it included.
-pub(super) type OnWait = Box<dyn Fn(Duration) + Send + Sync>;
+use super::{Event, OnEvent};
 
 pub(super) struct Pool {
     sessions: managed::Pool<Sessions>,
+    reach: Arc<Reach>,
     turns: Arc<Semaphore>,
     size: usize,
     waiting: AtomicUsize,
-    on_wait: OnWait,
+    on_event: OnEvent,
 }
 
 /// The right to one of the pool's connections.
@@ -49,25 +46,23 @@ pub(super) struct Lease {
 }
 
 impl Pool {
-    pub(super) fn new(settings: &Settings, on_wait: OnWait) -> Result<Self, SettingsError> {
+    pub(super) fn new(settings: &Settings, on_event: OnEvent) -> Result<Self, SettingsError> {
         if settings.pool_size == 0 {
             return Err(SettingsError::NoPool);
         }
-        let sessions = Sessions {
-            connector: Connector::new(settings)?,
-            breaker: Breaker::new(settings.reconnect_max),
-            connect_timeout: settings.connect_timeout,
-        };
-        let sessions = managed::Pool::builder(sessions)
+        let connector = Connector::new(settings)?;
+        let reach = Reach::new(connector, settings.connect_timeout, settings.reconnect_max, OnEvent::clone(&on_event));
+        let sessions = managed::Pool::builder(Sessions(Arc::clone(&reach)))
             .max_size(settings.pool_size)
             .build()
             .expect("a pool without timeouts needs no runtime");
         Ok(Self {
             sessions,
+            reach,
             turns: Arc::new(Semaphore::new(settings.pool_size)),
             size: settings.pool_size,
             waiting: AtomicUsize::new(0),
-            on_wait,
+            on_event,
         })
     }
 
@@ -81,6 +76,12 @@ impl Pool {
 
     /// A connection for who has a turn.
     pub(super) async fn session(&self, turn: &Turn, connection: Connection) -> Result<Lease, Failure> {
+        if connection == Connection::New
+            && let Some(reason) = self.reach.refused()
+        {
+            // Those that lie idle may be all there will be for a while.
+            return Err(Failure::new(Decision::Away, reason));
+        }
         loop {
             let lease = match self.sessions.get().await {
                 Ok(session) => Lease { session: Some(session) },
@@ -91,14 +92,14 @@ impl Pool {
                 // It is suspect, and so are the others that lie idle: dropped, it is closed.
                 continue;
             }
-            (self.on_wait)(turn.asked.elapsed());
+            (self.on_event)(Event::Waited(turn.asked.elapsed()));
             return Ok(lease);
         }
     }
 
     /// Counts the wait of a fill that got no turn.
     pub(super) fn waited_in_vain(&self, since: Instant) {
-        (self.on_wait)(since.elapsed());
+        (self.on_event)(Event::Waited(since.elapsed()));
     }
 
     pub(super) fn counts(&self) -> PoolCounts {
@@ -116,12 +117,14 @@ impl Pool {
         let _all = self.turns.acquire_many(all).await.expect("the semaphore is never closed");
     }
 
-    pub(super) fn tls(&self) -> &Tls {
-        self.sessions.manager().connector.tls()
+    pub(super) fn reach(&self) -> &Arc<Reach> {
+        &self.reach
     }
+}
 
-    pub(super) fn session_fingerprint(&self) -> String {
-        self.sessions.manager().connector.fingerprint()
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.reach.stop();
     }
 }
 
@@ -169,30 +172,24 @@ impl Drop for Waiting<'_> {
 }
 
 /// What deadpool asks for connections.
-struct Sessions {
-    connector: Connector,
-    breaker: Breaker,
-    connect_timeout: Duration,
-}
+struct Sessions(Arc<Reach>);
 
 impl managed::Manager for Sessions {
     type Type = Session;
     type Error = String;
 
     async fn create(&self) -> Result<Session, String> {
-        self.breaker.admit(Instant::now(), fastrand::f64())?;
-        let connected = timeout(self.connect_timeout, self.connector.connect())
-            .await
-            .unwrap_or_else(|_| Err(format!("connecting took longer than {:?}", self.connect_timeout)));
-        match &connected {
-            Ok(_) => self.breaker.succeeded(),
-            Err(reason) => self.breaker.failed(reason),
-        }
-        connected
+        self.0.connect().await
     }
 
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<String> {
         // No round trip: a connection that died unnoticed is found out by its statement, which is then sent once more.
-        if session.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
+        if session.is_closed() {
+            Err(RecycleError::message("closed"))
+        } else if session.trips() < self.0.trips() {
+            Err(RecycleError::message("from before the server fell silent"))
+        } else {
+            Ok(())
+        }
     }
 }

@@ -56,6 +56,7 @@ pub(super) struct Session {
     statements: HashMap<Arc<str>, Known>,
     uses: u64,
     statement_timeout_ms: u32,
+    trips: u64,
 }
 
 struct Known {
@@ -65,7 +66,7 @@ struct Known {
 
 impl Session {
     pub(super) fn new(client: ClientWrapper) -> Self {
-        Self { client, statements: HashMap::new(), uses: 0, statement_timeout_ms: FIRST_STATEMENT_TIMEOUT_MS }
+        Self { client, statements: HashMap::new(), uses: 0, statement_timeout_ms: FIRST_STATEMENT_TIMEOUT_MS, trips: 0 }
     }
 
     /// For statements that are not a fill's.
@@ -79,6 +80,15 @@ impl Session {
 
     pub(super) fn cancel_token(&self) -> CancelToken {
         self.client.cancel_token()
+    }
+
+    /// How often the server had been found silent when this was opened: found so once more, this is given up.
+    pub(super) fn trips(&self) -> u64 {
+        self.trips
+    }
+
+    pub(super) fn remember_trips(&mut self, trips: u64) {
+        self.trips = trips;
     }
 
     /// Runs the statement once. Nothing is sent after `wanted` has become false.

@@ -1,7 +1,7 @@
 //! Keeping queries prepared: at the start, while the database comes and goes, and while its schema changes.
 //!
 //! One task. It prepares every query; while that fails it tries again with growing, jittered pauses of at most
-//! `reconnect_max`; afterwards it looks again every [`RECHECK`], which is when a repaired query comes back and a changed
+//! `reconnect_max`, or as soon as a probe finds the database back; afterwards it looks again every [`RECHECK`], which is when a repaired query comes back and a changed
 //! column becomes known, every [`RECHECK_BROKEN`] while one is broken, and at once when the database has been away.
 
 use std::pin::pin;
@@ -67,7 +67,7 @@ impl Shared {
         loop {
             let (failure, reused) = match self.prepare_over(connection, query).await {
                 Ok(()) => {
-                    self.up();
+                    self.pool.reach().up();
                     return Ok(());
                 }
                 Err(failed) => failed,
@@ -78,7 +78,7 @@ impl Shared {
                     connection = Connection::New;
                     continue;
                 }
-                self.away(&failure.text);
+                self.pool.reach().away(&failure.text);
             }
             tracing::debug!(query = query.name(), reason = failure.text, "a query could not be prepared");
             return Err(failure.to_error(0, self.result_max_bytes));
@@ -90,9 +90,13 @@ impl Shared {
         let turn = self.pool.turn().await;
         let mut lease = self.pool.session(&turn, connection).await.map_err(|failure| (failure, false))?;
         let reused = lease.is_reused();
-        let prepared = timeout(PREPARE_WITHIN, self.prepare_bounded(lease.session(), query))
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(Decision::Timeout, "preparing took too long")));
+        let trips = lease.session().trips();
+        let prepared = tokio::select! {
+            biased;
+            prepared = timeout(PREPARE_WITHIN, self.prepare_bounded(lease.session(), query)) => prepared
+                .unwrap_or_else(|_| Err(Failure::new(Decision::Timeout, "preparing took too long"))),
+            () = self.pool.reach().tripped(trips) => Err(Failure::new(Decision::Away, "the server fell silent")),
+        };
         match &prepared {
             // Away, or something of it may still be running.
             Err(failure) if matches!(failure.decision, Decision::Away | Decision::Timeout) => drop(lease),
@@ -108,7 +112,7 @@ impl Shared {
 
     /// Prepares one query on this session.
     pub(super) async fn prepare_on(&self, session: &mut Session, query: &Query) -> Result<(), Failure> {
-        let settings = self.pool.session_fingerprint();
+        let settings = self.pool.reach().fingerprint();
         let shape = prepare::shape(session, query, self.bounds(query), &settings).await?;
         let former = query.shape();
         if prepare::same(&former, &shape) {
@@ -135,7 +139,7 @@ impl Shared {
 
     /// Never ends.
     pub(super) async fn supervise(&self, in_force: &InForce, reconnect_max: Duration) {
-        let mut state = self.state.subscribe();
+        let mut state = self.pool.reach().follow();
         let mut pause = FIRST_PAUSE;
         loop {
             let catalog = in_force.load_full();
@@ -148,8 +152,13 @@ impl Shared {
             };
             state.mark_unchanged();
             if prepared.is_err() {
-                sleep(jittered(pause)).await;
-                pause = (pause * 2).min(reconnect_max);
+                if self.pool.reach().is_open() {
+                    // It is probed, and there is nothing to ask before.
+                    self.pool.reach().closed().await;
+                } else {
+                    sleep(jittered(pause)).await;
+                    pause = (pause * 2).min(reconnect_max);
+                }
                 continue;
             }
             let broken = catalog.iter().any(|query| matches!(**query.shape(), Shape::Broken(_)));

@@ -81,6 +81,11 @@ impl ReadError {
         }
     }
 
+    /// Whether it says of the origin that it can't be reached, and nothing of the question.
+    pub(super) fn is_over_when_reached(&self) -> bool {
+        matches!(self, Self::Origin(OriginError::Away(_)))
+    }
+
     /// The same with the database's words cut short: they may quote a whole parameter, and failures are remembered.
     #[must_use]
     pub(super) fn clipped(self) -> Self {

@@ -150,12 +150,13 @@ impl Fill {
         let lifetime = jitter::lifetime(policy.ttl, policy.jitter, read.chance.draw());
         // Version first, certification second: an event in between leaves the older version, and R2 looks again.
         let version = read.ledger.version();
-        let certified = read.ledger.certify(&fetched.stamp);
+        let certified = read.ledger.certify(&fetched.stamp, self.route.tags());
         let filled = read.clock.now();
         let entry = Arc::new(Entry::new(Draft {
             route: self.route.number(),
             body: fetched.body,
-            stamp: fetched.stamp,
+            stamp: read.ledger.share(fetched.stamp),
+            tags: Arc::clone(self.route.tags()),
             filled,
             took: filled.since(begun),
             lifetime,
@@ -200,11 +201,17 @@ impl Fill {
             other => other?,
         };
         // Without an event stream nothing contradicts what a connection says that was opened just now.
-        if ledger.adopt(&fetched.stamp.lineage) == Adopted::Replaced {
-            tracing::warn!(
+        match ledger.adopt(&fetched.stamp.lineage) {
+            Adopted::Same | Adopted::First => {}
+            Adopted::Replaced => tracing::warn!(
                 lineage = fetched.stamp.lineage.as_str(),
                 "the database is of another history than before (a restart, failover or restore): every entry is refilled"
-            );
+            ),
+            Adopted::Refused => {
+                let history =
+                    format!("its history is {}, the event stream's is another", fetched.stamp.lineage.as_str());
+                return Err(OriginError::Behind(history).into());
+            }
         }
         Ok(fetched)
     }
@@ -212,9 +219,10 @@ impl Fill {
     async fn fetch_over(&self, lead: &Flight, connection: Connection) -> Result<Fetched, OriginError> {
         let sending = lead.sending();
         let read = Arc::clone(&self.read);
+        let tags = Arc::clone(self.route.tags());
         let statements = self.route.metrics().statements.clone();
         let on_send: OnSend = Arc::new(move || {
-            sending.sent(read.ledger.required());
+            sending.sent(read.ledger.required(&tags));
             statements.inc();
         });
         let within = self.deadline.saturating_duration_since(Instant::now());
@@ -251,17 +259,18 @@ impl Fill {
         }
         let policy = self.route.query().policy();
         let until = now + jitter::lifetime(policy.error_backoff, BACKOFF_JITTER, self.read.chance.draw());
-        if let Some(old) = &self.refreshes {
-            // The old value keeps its windows, and is neither extended nor deleted.
-            old.end_refresh(until);
-        }
         // A long key would make the memory of failures large; who sends one pays with a try for each.
-        if !error.lasts() || self.key.as_bytes().len() > REMEMBERED_KEY_BYTES {
-            return error.into();
+        let remembered = error.lasts() && self.key.as_bytes().len() <= REMEMBERED_KEY_BYTES;
+        let error = if remembered { error.clipped() } else { error };
+        if remembered {
+            self.read.failures.remember(self.key.clone(), error.clone(), until);
         }
-        let error = error.clipped();
-        self.read.failures.remember(self.key.clone(), error.clone(), until);
-        Failed { error, until: Some(until) }
+        if let Some(old) = &self.refreshes {
+            // The old value keeps its windows, and is neither extended nor deleted. Where the memory of the failure may
+            // end before its time, it alone says when the next refresh begins.
+            old.end_refresh(if remembered && error.is_over_when_reached() { now } else { until });
+        }
+        Failed { error, until: remembered.then_some(until) }
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::Readthrough;
 use super::answer::{Answer, By, Source};
 use super::directives::Directives;
+use super::error::ReadError;
 use super::fill::{Fill, Unless};
+use super::origin::OriginState;
 use super::route::Route;
 use crate::cache::early;
 use crate::cache::entry::{Entry, Freshness};
@@ -114,7 +116,7 @@ impl Readthrough {
     fn certifies(&self, entry: &Entry) -> bool {
         let version = self.ledger.version();
         if entry.certified() != version {
-            if !self.ledger.certify(entry.stamp()) {
+            if !self.ledger.certify(entry.stamp(), entry.tags()) {
                 return false;
             }
             entry.certify_at(version);
@@ -145,7 +147,7 @@ impl Readthrough {
         let given = |entry, by| Look::Answer(Answer { entry, source: Source::Memory { stands, by } });
         if let Some(past) = past.filter(|_| certified && !directives.validate()) {
             // A failure a moment ago is answered for from memory, and not repeated.
-            let failing = self.failures.in_force(ask.key, ask.arrived).is_some();
+            let failing = self.failing(ask.key, ask.arrived).is_some();
             if failing && past < policy.stale_if_error {
                 return given(entry, By::IfError);
             }
@@ -181,6 +183,19 @@ impl Readthrough {
         }
         let may_do = past.is_none_or(|past| past < policy.stale_while_revalidate);
         Look::Rebuild(want.bounded(ask, &entry, may_do.then(|| Arc::clone(&entry))))
+    }
+
+    /// The failure of `key` that is in force at `now`, and until when.
+    ///
+    /// That the origin could not be reached is in force only until it is reached, by whatever request or probe: an outage
+    /// that is over is nobody's reason to wait out a backoff.
+    pub(super) fn failing(&self, key: &[u8], now: Moment) -> Option<(ReadError, Moment)> {
+        let (error, until) = self.failures.in_force(key, now)?;
+        if error.is_over_when_reached() && self.origin.state() == OriginState::Up {
+            self.failures.forget(key);
+            return None;
+        }
+        Some((error, until))
     }
 
     #[cold]

@@ -187,7 +187,7 @@ impl Readthrough {
     /// [`Failed`] with the reason, shared by all who waited.
     pub async fn read(self: &Arc<Self>, ask: &Ask<'_>, want: Want) -> Result<Answer, Failed> {
         let why = want.why;
-        if let Some((error, until)) = self.failures.in_force(ask.key, self.clock.now()) {
+        if let Some((error, until)) = self.failing(ask.key, self.clock.now()) {
             // Remembered between the look and now, or nothing old may be given at once.
             return self.fall_back(&want, ask, Led::Others, Failed { error, until: Some(until) });
         }
@@ -198,7 +198,7 @@ impl Readthrough {
             Some(soft) if want.old.is_some() => deadline.min(begun + soft),
             _ => deadline,
         };
-        let required = self.ledger.required();
+        let required = self.ledger.required(ask.route.tags());
         let sure = |sent: &Required| want.joins == Joins::Sure && required.sure_of(sent);
         let key = Key::new(ask.key);
         let mut fallback_counted = false;

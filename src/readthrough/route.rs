@@ -10,6 +10,7 @@ use crate::catalog::policy::Policy;
 use crate::catalog::sql::Statement;
 use crate::catalog::{Declaration, Query, ResultForm, Shape};
 use crate::clock::Moment;
+use crate::tag::Tag;
 use crate::telemetry::metrics::{Metrics, QueryMetrics, UNKNOWN};
 
 /// Every verdict that a query can have.
@@ -19,6 +20,7 @@ pub const VERDICTS: [&str; 4] = ["exact", "declared", "ttl-only", "broken"];
 pub struct Route {
     number: u32,
     query: Arc<Query>,
+    tags: Arc<[Tag]>,
     metrics: QueryMetrics,
     pub(super) fills: Semaphore,
     last_logged: AtomicU64,
@@ -27,7 +29,7 @@ pub struct Route {
 impl Route {
     pub(super) fn new(number: u32, query: Arc<Query>, metrics: QueryMetrics) -> Self {
         let fills = Semaphore::new(query.policy().max_fills);
-        Self { number, query, metrics, fills, last_logged: AtomicU64::new(0) }
+        Self { number, query, tags: Arc::default(), metrics, fills, last_logged: AtomicU64::new(0) }
     }
 
     /// Where requests are counted that name no query. It can't be asked.
@@ -51,6 +53,11 @@ impl Route {
     #[inline]
     pub fn query(&self) -> &Arc<Query> {
         &self.query
+    }
+
+    /// What its answers depend on.
+    pub fn tags(&self) -> &Arc<[Tag]> {
+        &self.tags
     }
 
     /// Its metrics.

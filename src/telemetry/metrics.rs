@@ -150,6 +150,16 @@ labels! {
     }
 }
 
+labels! {
+    /// How an attempt to connect to Postgres ended.
+    Connects {
+        /// In a connection.
+        Ok = "ok",
+        /// In none.
+        Failed = "failed",
+    }
+}
+
 /// One query's handles, each resolved once.
 pub struct QueryMetrics {
     requests: Box<[IntCounter]>,
@@ -211,6 +221,7 @@ pub struct Metrics {
     refused: Box<[IntCounter]>,
     degraded: Box<[IntGauge]>,
     pooled: Box<[IntGauge]>,
+    connects: Box<[IntCounter]>,
     verdicts: IntGaugeVec,
     /// Answers kept in memory.
     pub store_entries: IntGauge,
@@ -224,6 +235,8 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// How long fills waited for a connection.
     pub pool_wait_seconds: Histogram,
+    /// The breaker of connecting to Postgres: 0 closed, 1 half-open, 2 open.
+    pub origin_breaker: IntGauge,
     /// Time since the last completed poll of the event stream; infinite without one.
     pub freshness_bound: Gauge,
 }
@@ -245,6 +258,7 @@ impl Metrics {
         let refused = counters(r, "seawall_refused_total", "Turned away at a bound, by bound.", &["reason"]);
         let degraded = gauges(r, "seawall_degraded", "1 where the service is degraded for this reason.", &["reason"]);
         let pooled = gauges(r, "seawall_pool_connections", "Connections to Postgres, by what they do.", &["state"]);
+        let connects = counters(r, "seawall_origin_connects_total", "Attempts to connect to Postgres.", &["outcome"]);
         let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
@@ -294,6 +308,7 @@ impl Metrics {
             refused: Refused::ALL.iter().map(|l| refused.with_label_values(&[l.as_str()])).collect(),
             degraded: Degraded::ALL.iter().map(|l| degraded.with_label_values(&[l.as_str()])).collect(),
             pooled: Pooled::ALL.iter().map(|l| pooled.with_label_values(&[l.as_str()])).collect(),
+            connects: Connects::ALL.iter().map(|l| connects.with_label_values(&[l.as_str()])).collect(),
             verdicts: gauges(r, "seawall_query_verdict", "1 for the verdict in force.", &["query", "verdict"]),
             store_entries: gauge(r, "seawall_store_entries", "Answers kept in memory."),
             store_bytes: gauge(r, "seawall_store_bytes", "Bytes of these: bodies, keys and bookkeeping."),
@@ -302,6 +317,11 @@ impl Metrics {
             in_flight: gauge(r, "seawall_requests_in_flight", "Requests read and not yet answered."),
             pool_wait_seconds: histograms(r, "seawall_pool_wait_seconds", "Time fills waited for a connection.", &[])
                 .with_label_values(NO_LABELS),
+            origin_breaker: gauge(
+                r,
+                "seawall_origin_breaker",
+                "Whether Postgres is tried: 0 it is, 1 a probe is finding out, 2 not until the next probe.",
+            ),
             freshness_bound,
             registry,
         }
@@ -336,6 +356,11 @@ impl Metrics {
     /// Sets how many connections do what.
     pub fn pooled(&self, what: Pooled, n: usize) {
         self.pooled[what as usize].set(i64::try_from(n).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an attempt to connect to Postgres.
+    pub fn connected(&self, outcome: Connects) {
+        self.connects[outcome as usize].inc();
     }
 
     /// Sets a query's verdict and clears the others of `all`.

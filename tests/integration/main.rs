@@ -6,5 +6,7 @@ mod lifecycle;
 mod measures;
 mod nonsense;
 mod origin;
+mod outage;
+mod outage_load;
 mod stampede;
 mod support;

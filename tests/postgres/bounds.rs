@@ -6,14 +6,14 @@ use seawall::catalog::{Policy, Query, ResultForm};
 use seawall::readthrough::origin::OriginError;
 use serde_json::json;
 
-use crate::support::proxy::Proxy;
+use crate::support::chaos::Chaos;
 use crate::support::server::Database;
 use crate::support::{Origin, declare, query, query_as};
 
 #[tokio::test]
 async fn seventeen_megabytes_are_refused_without_being_transferred() {
     let db = Database::new("").await;
-    let proxy = Proxy::new(db.server.port).await;
+    let proxy = Chaos::before(db.server.port);
     let mut settings = db.settings();
     settings.url = format!("postgres://postgres@127.0.0.1:{}/{}", proxy.port, db.name);
     let origin = Origin::new(settings);

@@ -11,8 +11,8 @@ use seawall::readthrough::origin::{Connection, Origin as _, OriginError};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::support::chaos::Chaos;
 use crate::support::eventually::eventually;
-use crate::support::proxy::Proxy;
 use crate::support::server::Database;
 use crate::support::{Origin, WITHIN, query};
 
@@ -150,7 +150,7 @@ async fn a_fill_that_waits_for_a_connection_leaves_without_a_trace() {
 #[tokio::test]
 async fn a_late_cancel_finds_nobody() {
     let db = Database::new("").await;
-    let proxy = Proxy::new(db.server.port).await;
+    let proxy = Chaos::before(db.server.port);
     let mut settings = db.settings();
     settings.url = format!("postgres://postgres@127.0.0.1:{}/{}", proxy.port, db.name);
     settings.pool_size = 1;

@@ -8,8 +8,8 @@ use seawall::postgres::Settings;
 use seawall::readthrough::origin::{Connection, Origin as _, OriginError, OriginState};
 use serde_json::json;
 
+use crate::support::chaos::{Chaos, Mode};
 use crate::support::eventually::eventually;
-use crate::support::proxy::Proxy;
 use crate::support::server::{Database, Server};
 use crate::support::{Origin, WITHIN, query};
 
@@ -164,7 +164,7 @@ async fn errors_hold_no_password() {
 #[tokio::test]
 async fn a_server_that_accepts_and_never_answers_is_given_up_in_time() {
     let db = Database::new("").await;
-    let proxy = Proxy::new(db.server.port).await;
+    let proxy = Chaos::before(db.server.port);
     let mut settings = db.settings();
     settings.url = format!("postgres://postgres@127.0.0.1:{}/{}", proxy.port, db.name);
     settings.connect_timeout = Duration::from_millis(200);
@@ -172,13 +172,13 @@ async fn a_server_that_accepts_and_never_answers_is_given_up_in_time() {
     let origin = Origin::new(settings);
     let q = query("SELECT 1 AS a");
     origin.ready(&q).await;
-    proxy.stall();
+    proxy.set(Mode::BlackHole).await;
     let within = Duration::from_millis(300);
     let error = origin.fetch_within(&q, json!({}), within, Connection::Pooled).await.expect_err("nothing comes back");
     assert_eq!(error, OriginError::Timeout);
     let error = origin.fetch_within(&q, json!({}), WITHIN, Connection::New).await.expect_err("nor a connection");
     assert!(matches!(error, OriginError::Away(_)), "{error}");
-    proxy.resume();
+    proxy.set(Mode::Pass).await;
     eventually("it answers again", WITHIN, async || {
         origin.fetch_within(&q, json!({}), WITHIN, Connection::New).await.map(|_| ())
     })
@@ -188,15 +188,14 @@ async fn a_server_that_accepts_and_never_answers_is_given_up_in_time() {
 #[tokio::test]
 async fn after_three_failures_attempts_fail_at_once() {
     let server = Server::private(&[], |_| {}).await;
-    let proxy = Proxy::new(server.port).await;
-    proxy.stall();
+    let proxy = Chaos::before(server.port);
+    proxy.set(Mode::BlackHole).await;
     let mut settings = Settings::new(format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port));
     settings.connect_timeout = Duration::from_millis(100);
     settings.reconnect_max = Duration::from_secs(3600);
     let origin = Origin::new(settings);
     let q = query("SELECT 1 AS a");
-    for _ in 0..4 {
-        // The fourth is the first probe.
+    for _ in 0..3 {
         assert!(matches!(origin.postgres.prepare(&q).await, Err(OriginError::Away(_))));
     }
     let asked = tokio::time::Instant::now();

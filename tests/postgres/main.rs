@@ -4,6 +4,7 @@ mod answers;
 mod bounds;
 mod cancel;
 mod failures;
+mod outage;
 mod prepare;
 mod sessions;
 mod supervise;

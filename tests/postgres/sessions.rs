@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use seawall::postgres::Postgres;
+use seawall::postgres::{Event, Postgres};
 use seawall::readthrough::origin::{Connection, Origin as _, OriginError};
 use serde_json::json;
 
@@ -116,8 +116,10 @@ async fn waits_for_connections_are_measured() {
     let db = Database::new("").await;
     let waits = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&waits);
-    let postgres = Postgres::new(db.settings(), move |_| {
-        count.fetch_add(1, Ordering::AcqRel);
+    let postgres = Postgres::new(db.settings(), move |event| {
+        if let Event::Waited(_) = event {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
     })
     .expect("usable settings");
     let q = query("SELECT 1 AS a");

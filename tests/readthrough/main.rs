@@ -6,5 +6,6 @@ mod early;
 mod flights;
 mod lifetimes;
 mod origin;
+mod outage;
 mod reload;
 mod stale;

@@ -49,6 +49,8 @@ pub struct Scripted {
     pub statements: Arc<AtomicUsize>,
     /// Answers at once with this instead of waiting.
     pub always: Arc<Mutex<Option<(&'static str, &'static str)>>>,
+    /// As the last statement left it.
+    state: Arc<Mutex<OriginState>>,
 }
 
 impl Origin for Scripted {
@@ -72,6 +74,10 @@ impl Origin for Scripted {
                 self.begun.send(Running { connection, end }).expect("the test listens");
                 ended.await.expect("the test ends every statement")
             };
+            *self.state.lock().expect("not poisoned") = match &script {
+                Script::Fail(OriginError::Away(why)) => OriginState::Away(why.clone()),
+                _ => OriginState::Up,
+            };
             match script {
                 Script::Answer(lineage, body) => Ok(Fetched {
                     stamp: Stamp {
@@ -88,7 +94,7 @@ impl Origin for Scripted {
     }
 
     fn state(&self) -> OriginState {
-        OriginState::Up
+        self.state.lock().expect("not poisoned").clone()
     }
 
     fn pool(&self) -> PoolCounts {
@@ -141,7 +147,8 @@ pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
         query.reshape(Shape::Ready(Arc::clone(&prepared)));
     }
     let (sender, begun) = mpsc::unbounded_channel();
-    let origin = Scripted { begun: sender, statements: Arc::default(), always: Arc::default() };
+    let state = Arc::new(Mutex::new(OriginState::Unknown));
+    let origin = Scripted { begun: sender, statements: Arc::default(), always: Arc::default(), state };
     let clock = Clock::manual();
     let read = Readthrough::new(
         &catalog,

@@ -94,7 +94,7 @@ pub struct Report {
 /// [`MigrateError::Connect`].
 pub async fn role(settings: &Settings) -> Result<String, MigrateError> {
     let connector = Connector::new(settings).map_err(|error| MigrateError::Connect(error.to_string()))?;
-    let client = connector.open().await.map_err(MigrateError::Connect)?;
+    let client = connector.open().await.map_err(|away| MigrateError::Connect(away.reason))?;
     let row = client.query_one("SELECT current_user::text", &[]).await;
     row.and_then(|row| row.try_get(0)).map_err(|error| MigrateError::Connect(failure::text(&error)))
 }

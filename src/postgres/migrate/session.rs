@@ -75,8 +75,8 @@ impl Migrating {
     /// Connects to look, without a turn.
     pub(super) async fn connect(settings: &Settings) -> Result<Self, MigrateError> {
         let connector = Connector::new(settings).map_err(|error| MigrateError::Connect(error.to_string()))?;
-        let client = connector.open().await.map_err(MigrateError::Connect)?;
-        let watcher = connector.open().await.map_err(MigrateError::Connect)?;
+        let client = connector.open().await.map_err(|away| MigrateError::Connect(away.reason))?;
+        let watcher = connector.open().await.map_err(|away| MigrateError::Connect(away.reason))?;
         let prepare = async {
             client.batch_execute(SET_UP).await?;
             watcher.batch_execute(SET_UP).await?;

@@ -1,5 +1,7 @@
 //! The harness: a cluster per process, a database per test, gates that hold statements, and no sleeps.
 
+#[path = "../../support/chaos.rs"]
+pub mod chaos;
 pub mod client;
 #[path = "../../support/eventually.rs"]
 pub mod eventually;

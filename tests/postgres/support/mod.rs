@@ -1,8 +1,9 @@
 //! What the tests of this binary share: servers, a database for each test, queries, and ways to wait without sleeping.
 
+#[path = "../../support/chaos.rs"]
+pub mod chaos;
 #[path = "../../support/eventually.rs"]
 pub mod eventually;
-pub mod proxy;
 pub mod server;
 
 use std::sync::Arc;
