@@ -1,6 +1,6 @@
 //! Migrations against real servers: what is installed, what writes announce, and that no write fails for it.
 
-//mod command;
+mod command;
 mod definitions;
 mod epoch;
 mod hostile;
@@ -10,5 +10,5 @@ mod partitions;
 mod replication;
 mod support;
 mod uninstall;
-//mod upgrade;
+mod upgrade;
 mod writes;
