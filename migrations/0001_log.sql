@@ -120,18 +120,29 @@ END
 $$;
 COMMENT ON FUNCTION seawall.prune(uuid, pg_snapshot) IS 'Forgets events older than a snapshot; called by every pod.';
 
--- Which history of which database this is, as fills and polls select it in their own statements; NULL where a part is missing.
+-- The epoch's id, if it is that of this cluster and database: part of the lineage that each fill and each poll selects. A
+-- function, because a statement that names an UNLOGGED table fails in recovery before it has asked whether it is there; and
+-- STABLE, because the row must be that of the statement's own snapshot. It runs with the rights and the path of its caller.
+CREATE FUNCTION seawall.epoch_id(own_sysid int8, own_dboid oid) RETURNS uuid
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (
+        SELECT known.id FROM seawall.epoch AS known
+         WHERE known.sysid OPERATOR(pg_catalog.=) own_sysid AND known.dboid OPERATOR(pg_catalog.=) own_dboid
+    );
+END
+$$;
+COMMENT ON FUNCTION seawall.epoch_id(int8, oid) IS 'Part of the lineage, selected by every fill and poll.';
+
+-- Which history of which database this is, as fills and polls compose it; NULL where a part is missing.
 CREATE FUNCTION seawall.lineage() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE
-    (SELECT system_identifier FROM pg_control_system())::text || '/' ||
-    substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '/' ||
-    (SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' ||
-    extract(epoch FROM pg_postmaster_start_time())::text || '/' ||
-    (SELECT id FROM seawall.epoch
-      WHERE sysid = (SELECT system_identifier FROM pg_control_system())
-        AND dboid = (SELECT oid FROM pg_database WHERE datname = current_database()))::text END
+SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE (
+    SELECT system_identifier::text || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '/' || here.oid::text || '/' ||
+           extract(epoch FROM pg_postmaster_start_time())::text || '/' || seawall.epoch_id(system_identifier, here.oid)::text
+      FROM pg_control_system(), pg_database AS here WHERE here.datname = current_database()) END
 $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA seawall FROM PUBLIC;

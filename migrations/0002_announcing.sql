@@ -87,7 +87,7 @@ COMMENT ON FUNCTION seawall.token() IS 'Send it as Seawall-After: the answer con
 
 -- Triggers carry what they announce in their arguments, where pods read it: the table's tag, constant, so that a rename behind
 -- a view changes nothing; then each set of columns that rows are announced by, as `column=type,column=type`, names encoded.
--- INSERT, UPDATE and DELETE have functions made for their columns, `seawall.written_…`, by `seawall migrate`.
+-- INSERT, UPDATE and DELETE have functions made for their columns, `seawall.written_*`, by `seawall migrate`.
 
 -- AFTER TRUNCATE, FOR EACH STATEMENT.
 CREATE FUNCTION seawall.truncated() RETURNS trigger

@@ -14,6 +14,8 @@ BEGIN
            AND coalesce(schema_name, '') !~ '^pg_(toast_)?temp'
            AND command_tag NOT IN ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES', 'COMMENT', 'SECURITY LABEL')
            AND object_type NOT IN ('index', 'statistics object')
+           -- What belongs to a table has no schema of its own, only a name that says whose it is.
+           AND NOT (object_type IN ('trigger', 'rule', 'policy') AND object_identity ~ ' on pg_temp\.[^ ]*$')
     ) THEN
         PERFORM seawall.announce(ARRAY['*']);
     END IF;

@@ -101,6 +101,13 @@ mod tests {
     }
 
     #[test]
+    fn files_are_ascii_so_that_a_database_of_any_encoding_can_take_them() {
+        for migration in MIGRATIONS {
+            assert!(migration.text.is_ascii(), "{}", migration.name);
+        }
+    }
+
+    #[test]
     fn what_is_applied_is_not_applied_again() {
         for count in 0..=MIGRATIONS.len() {
             assert_eq!(pending(&applied(count)).expect("known").len(), MIGRATIONS.len() - count);

@@ -13,6 +13,10 @@ const GRANTS: &[(&str, &str)] = &[
     ("has_table_privilege($1, 'seawall.event', 'SELECT')", "SELECT ON seawall.event"),
     ("has_table_privilege($1, 'seawall.epoch', 'SELECT')", "SELECT ON seawall.epoch"),
     ("has_table_privilege($1, 'seawall.migration', 'SELECT')", "SELECT ON seawall.migration"),
+    (
+        "has_function_privilege($1, 'seawall.epoch_id(int8, oid)', 'EXECUTE')",
+        "EXECUTE ON FUNCTION seawall.epoch_id(int8, oid)",
+    ),
     ("has_function_privilege($1, 'seawall.reseed()', 'EXECUTE')", "EXECUTE ON FUNCTION seawall.reseed()"),
     (
         "has_function_privilege($1, 'seawall.prune(uuid, pg_snapshot)', 'EXECUTE')",

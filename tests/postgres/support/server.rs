@@ -147,6 +147,29 @@ impl Server {
         child.wait().expect("it ends");
     }
 
+    /// Ends it without a clean shutdown: what comes next is crash recovery.
+    pub fn crash(&self) {
+        let child = self.running.lock().expect("not poisoned").take();
+        let mut child = child.expect("it runs");
+        kill_process(Pid::from_child(&child), Signal::QUIT).expect("it is ours");
+        child.wait().expect("it ends");
+    }
+
+    /// A standby that follows it, when it has caught up.
+    pub async fn standby(&self) -> Self {
+        let standby = Self::launch(&[], |standby| {
+            fs::remove_dir_all(&standby.dir).expect("it is ours");
+            let copied = unprivileged(binaries().join("pg_basebackup"))
+                .args(["-h", "127.0.0.1", "-U", "postgres", "-R", "-c", "fast", "-p", &self.port.to_string(), "-D"])
+                .arg(&standby.dir)
+                .output()
+                .expect("pg_basebackup runs");
+            assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        });
+        standby.reachable().await;
+        standby
+    }
+
     /// Waits until it answers.
     pub async fn reachable(&self) {
         eventually("the server answers", WITHIN, async || {
