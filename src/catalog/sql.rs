@@ -12,7 +12,7 @@
 //! `:` before a letter begins a parameter. So `a[lo:hi]` is a slice between two columns, `a[:i]` and `a[:lo: :hi]` take
 //! parameters. A word that can't end an expression, as AND, is no value.
 
-mod lex;
+pub(crate) mod lex;
 mod read;
 #[cfg(test)]
 mod tests;

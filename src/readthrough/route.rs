@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::catalog::policy::Policy;
 use crate::catalog::sql::Statement;
 use crate::catalog::{Declaration, Query, ResultForm, Shape};
 use crate::clock::Moment;
@@ -36,8 +35,7 @@ impl Route {
             name: UNKNOWN.into(),
             statement: Statement::default(),
             result: ResultForm::Rows,
-            params: vec![],
-            policy: Policy::default(),
+            ..Declaration::default()
         };
         Self::new(u32::MAX, Arc::new(Query::new(declaration)), metrics.query(UNKNOWN))
     }

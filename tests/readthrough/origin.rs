@@ -121,8 +121,8 @@ pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
         name: name.into(),
         statement: Statement::parse("SELECT 1").expect("valid"),
         result: ResultForm::Rows,
-        params: vec![],
         policy,
+        ..Declaration::default()
     };
     let catalog = Catalog::new(vec![declare("a", a), declare("b", b)]);
     let prepared = Arc::new(Prepared {

@@ -25,8 +25,7 @@ pub fn declare(sql: &str) -> Declaration {
         name: "q".into(),
         statement: Statement::parse(sql).unwrap_or_else(|problems| panic!("{sql}: {problems:?}")),
         result: ResultForm::Rows,
-        params: vec![],
-        policy: Policy::default(),
+        ..Declaration::default()
     }
 }
 
