@@ -91,6 +91,13 @@ pub struct Relation {
     pub oid: u32,
 }
 
+impl Relation {
+    /// What an event of it carries.
+    pub fn tag(&self) -> Box<str> {
+        tags::table(&self.schema, &self.name)
+    }
+}
+
 impl fmt::Display for Relation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.name)
@@ -112,8 +119,13 @@ pub struct Member {
 /// Seawall's triggers on a relation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Triggers {
-    /// They are there and enabled; they announce rows by each of these lists of columns, which are in order.
-    Installed(Vec<Vec<Box<str>>>),
+    /// They are there and enabled.
+    Installed {
+        /// The tag that they announce. It is the relation's own unless that has been renamed since.
+        tag: Box<str>,
+        /// Lists of columns, each in order, by which they announce rows.
+        columns: Vec<Vec<Box<str>>>,
+    },
     /// Some are not, or not for every writer: why, in a few words.
     Missing(Box<str>),
 }
@@ -181,7 +193,7 @@ impl Verdict {
     /// Relations whose triggers are missing, and why. None where triggers would be of no use.
     pub fn missing(&self) -> impl Iterator<Item = (&Relation, &str)> {
         self.needed().flat_map(|dependency| &dependency.family).filter_map(|member| match &member.triggers {
-            Triggers::Installed(_) => None,
+            Triggers::Installed { .. } => None,
             Triggers::Missing(why) => Some((&member.relation, &**why)),
         })
     }
@@ -203,18 +215,11 @@ impl Verdict {
         let mut tags = vec![];
         for dependency in &self.dependencies {
             for member in &dependency.family {
-                let table = tags::table(&member.relation.schema, &member.relation.name);
-                match announced(dependency, member) {
-                    None => tags.push(table),
-                    Some(columns) => {
-                        let rows = dependency.rows.as_deref().unwrap_or_default();
-                        let bound = rows.iter().filter(|row| columns.contains(&row.column));
-                        let bound: Option<Vec<(&str, &str)>> = bound.map(|row| value(row, &values)).collect();
-                        if let Some(bound) = bound {
-                            tags.push(tags::rows(&table, &bound));
-                        }
-                        tags.push(tags::every_row(&table));
-                    }
+                let (announced, own) = (announced(dependency, member), member.relation.tag());
+                // What the triggers say, and what somebody who invalidates by hand says.
+                let Triggers::Installed { tag, .. } = &member.triggers else { continue };
+                for table in [tag, &own] {
+                    push(table, announced, dependency, &values, &mut tags);
                 }
             }
         }
@@ -224,10 +229,29 @@ impl Verdict {
     }
 }
 
+fn push(
+    table: &str,
+    announced: Option<&[Box<str>]>,
+    dependency: &Dependency,
+    values: &[Option<&str>],
+    tags: &mut Vec<Box<str>>,
+) {
+    let Some(columns) = announced else {
+        tags.push(table.into());
+        return;
+    };
+    let rows = dependency.rows.iter().flatten().filter(|row| columns.contains(&row.column));
+    let bound: Option<Vec<(&str, &str)>> = rows.map(|row| value(row, values)).collect();
+    if let Some(bound) = bound {
+        tags.push(tags::rows(table, &bound));
+    }
+    tags.push(tags::every_row(table));
+}
+
 /// The most telling list of columns that a member's triggers announce of a dependency's rows.
 fn announced<'a>(dependency: &Dependency, member: &'a Member) -> Option<&'a [Box<str>]> {
     let rows = dependency.rows.as_ref()?;
-    let Triggers::Installed(lists) = &member.triggers else { return None };
+    let Triggers::Installed { columns: lists, .. } = &member.triggers else { return None };
     let told = |column: &Box<str>| member.columns.contains(column) && rows.iter().any(|row| row.column == *column);
     let usable = lists.iter().filter(|list| !list.is_empty() && list.iter().all(told));
     usable.max_by_key(|list| list.len()).map(Vec::as_slice)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::catalog::sql::Statement;
+use crate::catalog::verdict::Kind;
 use crate::catalog::{Declaration, Query, ResultForm, Shape};
 use crate::clock::Moment;
 use crate::telemetry::metrics::{Metrics, QueryMetrics, UNKNOWN};
@@ -61,7 +62,7 @@ impl Route {
     pub fn verdict(&self) -> &'static str {
         match &**self.query.shape() {
             Shape::Broken(_) => "broken",
-            Shape::Ready(_) | Shape::Pending => "ttl-only",
+            Shape::Ready(_) | Shape::Pending => self.query.verdict().map_or(Kind::TtlOnly, |v| v.kind()).as_str(),
         }
     }
 

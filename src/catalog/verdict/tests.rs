@@ -12,8 +12,10 @@ fn texts(list: &[&str]) -> Vec<Box<str>> {
 }
 
 fn member(name: &str, oid: u32, columns: &[&str], announced: &[&[&str]]) -> Member {
-    let lists = announced.iter().map(|list| texts(list)).collect();
-    Member { relation: relation(name, oid), columns: texts(columns), triggers: Triggers::Installed(lists) }
+    let relation = relation(name, oid);
+    let triggers =
+        Triggers::Installed { tag: relation.tag(), columns: announced.iter().map(|list| texts(list)).collect() };
+    Member { relation, columns: texts(columns), triggers }
 }
 
 fn verdict(rows: Option<&[(&str, usize)]>, family: Vec<Member>) -> Verdict {
@@ -82,6 +84,14 @@ fn null_and_a_value_too_long_are_concerned_by_every_row_alone() {
     let longest = "x".repeat(200);
     assert_eq!(tags(&verdict, &[Some(&longest)]), ["s.t:*".to_owned(), format!("s.t:a={longest}")]);
     assert_eq!(tags(&verdict, &[Some(&"x".repeat(201))]), ["s.t:*"]);
+}
+
+#[test]
+fn a_renamed_table_keeps_the_tag_that_its_triggers_announce() {
+    let mut verdict = verdict(Some(&[("a", 0)]), vec![member("new", 1, &["a"], &[])]);
+    verdict.dependencies[0].family[0].triggers =
+        Triggers::Installed { tag: "s.old".into(), columns: vec![texts(&["a"])] };
+    assert_eq!(tags(&verdict, &[Some("1")]), ["s.new:*", "s.new:a=1", "s.old:*", "s.old:a=1"]);
 }
 
 #[test]

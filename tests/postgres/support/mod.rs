@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use seawall::catalog::args::{self, KeyBuf};
 use seawall::catalog::sql::Statement;
-use seawall::catalog::{Declaration, ParamDeclaration, Policy, Query, ResultForm, Shape};
+use seawall::catalog::{Declaration, ParamDeclaration, Query, ResultForm, Shape};
 use seawall::postgres::{Postgres, Settings};
 use seawall::readthrough::origin::{Connection, Fetched, Origin as _, OriginError};
 use serde_json::Value;
