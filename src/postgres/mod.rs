@@ -8,6 +8,7 @@
 //! - `fetch` runs a fill in a task of its own; `cancel` calls it off in Postgres when nobody wants it any more.
 //! - `prepare`, `describe` and `limits` find out what a query is; `supervise` keeps that true.
 //! - [`migrate`] installs schema `seawall` and the triggers that announce writes.
+//! - `analyse` finds out what a query's answers depend on, and its verdict.
 //! - `failure` and `sqlstate` turn errors into decisions.
 //! - `embedded` is a private server for the demo and the tests.
 //!
@@ -18,6 +19,7 @@
 //! transferred. At most `pool_size` connections are open or being opened, whatever is asked; while the database is away,
 //! a few probes beside them.
 
+mod analyse;
 mod bind;
 mod breaker;
 mod cancel;
@@ -45,9 +47,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::catalog::verdict::{Closure, SchemaFingerprint};
 use crate::catalog::{Catalog, InForce, Prepared, Query};
 use crate::readthrough::origin::{Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts};
 
+pub use analyse::Analysed;
 pub use breaker::BreakerState;
 pub use settings::{Settings, SettingsError, TlsMode};
 
@@ -117,6 +121,25 @@ impl Postgres {
     /// As [`Postgres::prepare_all`].
     pub async fn prepare(&self, query: &Query) -> Result<(), OriginError> {
         self.shared.prepare(query).await
+    }
+
+    /// Gives every query of `catalog` that is prepared its verdict, and says what in the catalogs they rest on.
+    ///
+    /// On a connection of its own, which is closed afterwards; about 40 round trips for each query.
+    ///
+    /// # Errors
+    /// [`OriginError::Away`], or [`OriginError::Timeout`] and [`OriginError::Conflict`] where something holds a lock on what
+    /// a query reads, or definitions keep changing: all verdicts stay what they were.
+    pub async fn analyse_all(&self, catalog: &Catalog) -> Result<Analysed, OriginError> {
+        self.shared.analyse_all(catalog).await
+    }
+
+    /// Reads the hash over `closure` as the catalogs are now.
+    ///
+    /// # Errors
+    /// As [`Postgres::analyse_all`].
+    pub async fn schema_fingerprint(&self, closure: &Closure) -> Result<SchemaFingerprint, OriginError> {
+        self.shared.schema_fingerprint(closure).await
     }
 
     /// Keeps the queries of `catalog` prepared, for as long as it is polled. One task of the process runs this.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::catalog::policy::Policy;
 use crate::catalog::sql::Statement;
+use crate::catalog::verdict::Kind;
 use crate::catalog::{Declaration, Query, ResultForm, Shape};
 use crate::clock::Moment;
 use crate::tag::Tag;
@@ -38,8 +38,7 @@ impl Route {
             name: UNKNOWN.into(),
             statement: Statement::default(),
             result: ResultForm::Rows,
-            params: vec![],
-            policy: Policy::default(),
+            ..Declaration::default()
         };
         Self::new(u32::MAX, Arc::new(Query::new(declaration)), metrics.query(UNKNOWN))
     }
@@ -70,7 +69,7 @@ impl Route {
     pub fn verdict(&self) -> &'static str {
         match &**self.query.shape() {
             Shape::Broken(_) => "broken",
-            Shape::Ready(_) | Shape::Pending => "ttl-only",
+            Shape::Ready(_) | Shape::Pending => self.query.verdict().map_or(Kind::TtlOnly, |v| v.kind()).as_str(),
         }
     }
 

@@ -128,8 +128,8 @@ pub fn declare(name: &str, policy: Policy) -> Declaration {
         name: name.into(),
         statement: Statement::parse("SELECT 1").expect("valid"),
         result: ResultForm::Rows,
-        params: vec![],
         policy,
+        ..Declaration::default()
     }
 }
 

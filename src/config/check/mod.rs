@@ -2,6 +2,7 @@
 //! where both are sound, so that one mistake is one problem.
 
 mod connection;
+mod depends;
 mod params;
 mod postgres;
 mod queries;

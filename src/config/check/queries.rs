@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use super::{check_keys, params};
+use super::{check_keys, depends, params};
 use crate::catalog::sql::{MAX_TEXT_BYTES, Statement, is_name};
 use crate::catalog::{Declaration, Policy, RequestCacheControl, ResultForm};
 use crate::config::bounds;
@@ -62,9 +62,13 @@ fn check_query(reader: &mut Reader<'_>, name: &str, at: &At, place: &Place<'_>) 
     check_keys(reader, place);
     let statement = check_sql(reader, at, place);
     let params = params::check(reader, place, statement.as_ref().map(Statement::params));
+    let known = statement.as_ref().map(Statement::params);
+    let depends = depends::check(reader, place, known);
+    let tags = depends::check_tags(reader, place, known);
     let policy = check_policy(reader, place);
     let (policy, result) = policy?;
-    Some(Declaration { name: name.into(), statement: statement?, result, params: params?, policy })
+    let (params, depends, tags) = (params?, depends?, tags?);
+    Some(Declaration { name: name.into(), statement: statement?, result, params, depends, tags, policy })
 }
 
 /// The policy of a query, or that of `[defaults]`.
