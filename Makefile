@@ -4,10 +4,12 @@ CARGO ?= cargo
 # What the long runs take: cases per parser, schedules per model, seconds of mixed load with faults and of each outage.
 SOAK_CASES ?= 1000000
 SOAK_SCHEDULES ?= 200000
+# Of the bench; all of them unless some are named.
+QUESTIONS ?=
 SOAK_SECONDS ?= 600
 SOAK_OUTAGE_SECONDS ?= 30
 
-.PHONY: demo test lint bench soak tools
+.PHONY: demo test lint bench pictures soak tools
 
 ## Plays the incident that Seawall exists for, then stays up for you to try.
 demo:
@@ -24,11 +26,16 @@ lint:
 	$(CARGO) clippy --locked --no-default-features --lib --bins -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
-## Latency and throughput of the running service, beside a bare hyper server in the same run.
+## What the running service costs and does under load; five minutes on a machine with nothing else to do. See
+## docs/performance.md. Some questions alone: make bench QUESTIONS="expiry cost"
 bench: tools
 	scripts/tools.sh wrk
 	$(CARGO) build --locked --release --bins
-	$(CARGO) bench --locked --bench service
+	$(CARGO) bench --locked --bench service -- $(QUESTIONS)
+
+## Puts the last measurement's pictures and figures into docs/performance.md; measures nothing.
+pictures:
+	$(CARGO) bench --locked --quiet --bench service -- publish $(QUESTIONS)
 
 ## Mixed load with random faults, outages, the parsers' fuzzing and the flights' model, for long. SEAWALL_SEED repeats one.
 soak: tools

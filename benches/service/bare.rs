@@ -10,17 +10,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
 
-/// Names the port, and so that this process is the server.
-pub const PORT_VARIABLE: &str = "SEAWALL_BENCH_BARE_PORT";
-/// Names the file with the body.
+/// Names the port of a server of the bench's own.
+pub const PORT_VARIABLE: &str = "SEAWALL_BENCH_PORT";
+/// Names the file with the body, and so that this process is the server.
 pub const BODY_VARIABLE: &str = "SEAWALL_BENCH_BARE_BODY";
 
-pub fn serve(port: u16) {
+pub fn is_asked_for() -> bool {
+    std::env::var_os(BODY_VARIABLE).is_some()
+}
+
+/// The listener on [`PORT_VARIABLE`], like the service's own.
+pub fn listen() -> TcpListener {
+    let port = std::env::var(PORT_VARIABLE).expect("a port").parse().expect("a number");
+    seawall::http::listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a port")
+}
+
+pub fn serve() {
     let body = Bytes::from(std::fs::read(std::env::var(BODY_VARIABLE).expect("a file")).expect("readable"));
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime").block_on(async {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let listener = seawall::http::listener::bind(address).expect("a port");
+        let listener = listen();
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
             let _ = stream.set_nodelay(true);

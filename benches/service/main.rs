@@ -1,115 +1,87 @@
-//! What does a hit cost beside a bare hyper server, and how long does a stampede take?
+//! How does the running service behave under load: what does a hit cost, what does a stampede or an expiry do, how large is
+//! an entry, and what does cost grow with?
 //!
-//! `make bench` runs it: the service on one core, the load generator (wrk) and Postgres on another, in interleaved runs,
-//! so that a slow spell of the machine hits both servers alike. Server CPU per request is the figure to compare: it moves
-//! less than throughput does. The report goes to standard output and to `target/bench/report.md`.
+//! `make bench` asks all of it; `cargo bench --bench service -- expiry cost` only those, after `cargo build --release`. One
+//! question a file, each with its own figures. The service has one core, the load generator the other; Postgres, which
+//! hits don't reach, takes what is free. Servers that are compared run in turns, so that a slow spell of the machine hits
+//! both alike.
+//!
+//! `target/bench/` has the result: a section per question, `report.md` of all of them, the raw figures of the two
+//! pictures as CSV, and the pictures. Nothing is measured by `-- pictures`, which draws them again from the raw figures,
+//! and by `-- publish` (`make pictures`), which also puts them and the sections, all or those that are named, into `docs/`.
 
 mod bare;
-mod load;
+mod client;
+mod cost;
+mod expiry;
+mod hits;
+mod memory;
+mod naive;
+mod picture;
 mod process;
+mod report;
+mod shop;
+mod stampede;
+mod wrk;
 
-use std::fmt::Write as _;
-use std::fs;
-use std::path::PathBuf;
+use std::time::Instant;
 
-use process::Child;
+use report::Report;
 use seawall::postgres::embedded::{Embedded, EmbeddedOptions};
 
-/// Interleaved runs; the report has medians.
-const RUNS: usize = 5;
-/// Seconds of load in each.
-const SECONDS: u32 = 3;
-const CONNECTIONS: u32 = 64;
-/// Requests at once for one cold key.
-const STAMPEDE: usize = 2_000;
-const KEYS: usize = 100_000;
+/// In the order in which they are asked and reported. Cost is last, since it leaves a million keys behind.
+const QUESTIONS: [&str; 5] = ["hits", "stampede", "memory", "expiry", "cost"];
 
 fn main() {
-    if let Ok(port) = std::env::var(bare::PORT_VARIABLE) {
-        return bare::serve(port.parse().expect("a port"));
+    if bare::is_asked_for() {
+        return bare::serve();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let report = runtime.block_on(run());
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-    fs::create_dir_all(&dir).expect("a directory");
-    fs::write(dir.join("report.md"), &report).expect("written");
-    println!("{report}");
+    if naive::is_asked_for() {
+        return naive::serve();
+    }
+    // Cargo adds flags of its own.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    if let Some(unknown) =
+        words.iter().find(|w| !QUESTIONS.contains(&w.as_str()) && !report::COMMANDS.contains(&w.as_str()))
+    {
+        panic!("{unknown:?} is none of {QUESTIONS:?} and {:?}", report::COMMANDS);
+    }
+    let questions: Vec<&str> = QUESTIONS.into_iter().filter(|q| words.iter().any(|word| word == q)).collect();
+    let questions = if questions.is_empty() { QUESTIONS.to_vec() } else { questions };
+    let commanded = |command: &str| words.iter().any(|word| word == command);
+
+    let report = Report::open();
+    if !report::COMMANDS.into_iter().any(commanded) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(ask(&questions, &report));
+    }
+    picture::draw_all(&report);
+    let whole = report.compose(&QUESTIONS);
+    if commanded("publish") {
+        report.publish(&questions);
+    } else {
+        println!("{whole}");
+    }
 }
 
-async fn run() -> String {
-    let dir = tempfile::tempdir().expect("a directory");
+async fn ask(questions: &[&str], report: &Report) {
     let postgres = Embedded::start(EmbeddedOptions::default()).await.expect("a Postgres");
-    let url = postgres.url("postgres");
-    load::fill_table(&url).await;
-    let config = dir.path().join("config.toml");
-    fs::write(&config, load::config(&url)).expect("written");
-
-    let mut report = String::from("# Bench\n\n");
-    let mut rows: Vec<(&str, Vec<load::Run>)> = vec![("seawall", vec![]), ("bare hyper, same bytes", vec![])];
-    let seawall = Child::seawall(&config).await;
-    let body = load::warm(seawall.port()).await;
-    let bare = Child::bare(&dir.path().join("body"), &body).await;
-    for _ in 0..RUNS {
-        rows[0].1.push(load::wrk(&seawall, "/v1/queries/product?id=", CONNECTIONS, SECONDS));
-        rows[1].1.push(load::wrk(&bare, "/products/", CONNECTIONS, SECONDS));
+    // Only now: Postgres keeps the cores that it was started with.
+    process::pin_this_process();
+    let shop = shop::Shop::open(&postgres).await;
+    for &question in questions {
+        let begun = Instant::now();
+        let section = match question {
+            "hits" => hits::ask(&shop).await,
+            "stampede" => stampede::ask(&shop).await,
+            "memory" => memory::ask(&shop).await,
+            "expiry" => expiry::ask(&shop, report).await,
+            "cost" => cost::ask(&shop, report).await,
+            other => unreachable!("{other} is no question"),
+        };
+        report.write(&format!("{question}.md"), &section);
+        eprintln!("bench: {question} took {:.0} s", begun.elapsed().as_secs_f64());
     }
-    let _ = writeln!(
-        report,
-        "## Hits\n\n{CONNECTIONS} keep-alive connections, {} bytes of body, 100 keys, {RUNS} interleaved runs of {SECONDS} s, medians.\n",
-        body.len()
-    );
-    let _ = writeln!(
-        report,
-        "| server | requests/s | server CPU, us/request | p50 us | p99 us |\n|---|---:|---:|---:|---:|"
-    );
-    for (name, runs) in &rows {
-        let median = |f: fn(&load::Run) -> f64| load::median(runs.iter().map(f).collect());
-        let _ = writeln!(
-            report,
-            "| {name} | {:.0} | {:.2} | {:.0} | {:.0} |",
-            median(|r| r.per_second),
-            median(|r| r.cpu_us),
-            median(|r| r.p50_us),
-            median(|r| r.p99_us)
-        );
-    }
-    drop(bare);
-
-    let _ = writeln!(
-        report,
-        "\n## Stampede\n\n{STAMPEDE} requests at once for one cold key whose query takes 50 ms, {RUNS} runs, medians.\n"
-    );
-    let mut p50 = vec![];
-    let mut p99 = vec![];
-    let mut statements = vec![];
-    for id in 0..RUNS {
-        let before = load::statements(seawall.admin_port(), "slow").await;
-        let latencies = load::stampede(seawall.port(), &format!("/v1/queries/slow?id={id}"), STAMPEDE).await;
-        statements.push(load::statements(seawall.admin_port(), "slow").await - before);
-        p50.push(latencies[latencies.len() / 2]);
-        p99.push(latencies[latencies.len() * 99 / 100]);
-    }
-    let _ = writeln!(
-        report,
-        "statements in Postgres: {statements:?}; p50 {:.1} ms, p99 {:.1} ms",
-        load::median(p50),
-        load::median(p99)
-    );
-
-    let fresh = Child::seawall(&config).await;
-    let _ = load::warm(fresh.port()).await;
-    let empty = fresh.memory();
-    load::sweep(fresh.port(), KEYS).await;
-    let full = fresh.memory();
-    let _ = writeln!(
-        report,
-        "\n## Memory\n\n{KEYS} entries of {}-byte bodies: {:.0} bytes each above the empty service ({} KiB -> {} KiB)",
-        body.len(),
-        (full - empty) as f64 * 1024.0 / KEYS as f64,
-        empty,
-        full
-    );
-    drop((seawall, fresh));
+    drop(shop);
     postgres.stop().await.expect("stopped");
-    report
 }

@@ -1,17 +1,22 @@
 //! Servers as processes of their own, pinned to a core, with the CPU time and memory that the system says they use.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::bare;
+use super::{bare, client, naive};
 
-/// The server has this core to itself; everything else runs on the other.
+/// The server has this core to itself, but for what Postgres takes; the load comes from the other.
 pub const SERVER_CPU: &str = "0";
 pub const LOAD_CPU: &str = "1";
 
+/// With a server's start, on a machine that is busy with something else.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server; dropped, it is killed.
 pub struct Child {
     process: std::process::Child,
     port: u16,
@@ -29,7 +34,15 @@ fn pinned(program: &Path) -> Command {
     command
 }
 
+/// Keeps this process, which makes load too, off the server's core.
+pub fn pin_this_process() {
+    let us = std::process::id().to_string();
+    let pinned = Command::new("taskset").args(["-acp", LOAD_CPU, &us]).stdout(Stdio::null()).status();
+    assert!(pinned.expect("taskset").success(), "this machine has one core alone");
+}
+
 impl Child {
+    /// The service as `config` has it.
     pub async fn seawall(config: &Path) -> Self {
         let (port, admin_port) = (free_port(), free_port());
         let process = pinned(Path::new(env!("CARGO_BIN_EXE_seawall")))
@@ -39,22 +52,40 @@ impl Child {
             .env("ADMIN_PORT", admin_port.to_string())
             .spawn()
             .expect("taskset and the service");
-        Self { process, port, admin_port }.up().await
+        let service = Self { process, port, admin_port }.up().await;
+        // It listens before it has reached Postgres.
+        let deadline = Instant::now() + PATIENCE;
+        while !client::is_ready(admin_port).await {
+            assert!(Instant::now() < deadline, "the service is not ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        service
     }
 
+    /// A server that answers everything with `body`, which it reads from `file`.
     pub async fn bare(file: &Path, body: &[u8]) -> Self {
         fs::write(file, body).expect("written");
+        Self::of_ours(bare::BODY_VARIABLE, file.as_os_str()).await
+    }
+
+    /// The naive cache in front of the database at `url`.
+    pub async fn naive(url: &str) -> Self {
+        Self::of_ours(naive::URL_VARIABLE, url.as_ref()).await
+    }
+
+    /// This program, which the variable makes a server.
+    async fn of_ours(variable: &str, value: &OsStr) -> Self {
         let port = free_port();
         let process = pinned(&std::env::current_exe().expect("this program"))
             .env(bare::PORT_VARIABLE, port.to_string())
-            .env(bare::BODY_VARIABLE, file)
+            .env(variable, value)
             .spawn()
             .expect("taskset and this program");
         Self { process, port, admin_port: 0 }.up().await
     }
 
     async fn up(self) -> Self {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err() {
             assert!(Instant::now() < deadline, "the server on port {} does not answer", self.port);
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,0 +1,69 @@
+//! What does a look cost: finding the entry, and knowing that it is fresh, without and with an event since?
+//!
+//! Without one, freshness is an atomic load and a comparison of versions; with one, the stamp is certified once and the
+//! version remembered. The store's part should not grow with the entries in it beyond what the processor's caches make of it.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion};
+use seawall::cache::key::Key;
+use seawall::cache::store::Store;
+use seawall::ledger::Ledger;
+use seawall::stamp::Lineage;
+
+use super::sample;
+
+const ENTRIES: [u64; 3] = [1_000, 10_000, 100_000];
+/// Bytes of each body: small, since a look doesn't touch it.
+const BODY_BYTES: usize = 64;
+/// More than the entries take, so that none is evicted.
+const STORE_BYTES: u64 = 256 << 20;
+
+pub fn ask(c: &mut Criterion) {
+    let ledger = Ledger::default();
+    ledger.adopt(&Lineage::new(sample::LINEAGE));
+    let version = ledger.version();
+
+    let mut group = c.benchmark_group("look");
+    for entries in ENTRIES {
+        let store = Store::new(STORE_BYTES, 1 << 20);
+        let stamp = ledger.share(sample::stamp(0));
+        let keys: Vec<Key> = (0..entries).map(|n| Key::new(&key(n))).collect();
+        for key in &keys {
+            store.insert(key, &Arc::new(sample::entry(body(), stamp.clone(), version)));
+        }
+        // A stride that is prime to the number of entries visits each, and none soon after its neighbour.
+        let mut n = 0;
+        group.bench_function(BenchmarkId::new("store get", entries), |b| {
+            b.iter(|| {
+                n = (n + 7_919) % entries;
+                store.get(black_box(&key(n))).expect("stored")
+            });
+        });
+    }
+    let entry = sample::entry(body(), ledger.share(sample::stamp(0)), version);
+    let now = sample::FILLED + Duration::from_secs(1);
+    group.bench_function("freshness at the same version", |b| {
+        b.iter(|| (black_box(&entry).freshness(black_box(now)), entry.certified() == ledger.version()));
+    });
+    for running in [0, 64] {
+        let stamp = ledger.share(sample::stamp(running));
+        group.bench_function(BenchmarkId::new("certify, running transactions", running), |b| {
+            b.iter(|| ledger.certify(black_box(&stamp)));
+        });
+    }
+    group.finish();
+}
+
+fn body() -> Box<[u8]> {
+    [b'x'; BODY_BYTES].into()
+}
+
+/// As long as the key of a query with one int4: a fingerprint, a tag, a length, four digits.
+fn key(n: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[8..].copy_from_slice(&n.to_le_bytes());
+    key
+}

@@ -1,0 +1,50 @@
+//! What does a hit cost, beside a bare hyper server that sends the same bytes?
+//!
+//! Server CPU per request is the figure to compare: it moves less than throughput does, and on a fast machine the load
+//! generator is what is saturated.
+
+use super::client::{self, Connection};
+use super::process::Child;
+use super::report::{grouped, median, table};
+use super::shop::{self, Shop};
+use super::wrk::{self, Run, Target};
+
+/// Interleaved runs.
+const RUNS: usize = 5;
+/// Seconds of load in each.
+const SECONDS: u32 = 3;
+const CONNECTIONS: u32 = 64;
+const KEYS: u32 = 100;
+
+pub async fn ask(shop: &Shop) -> String {
+    let seawall = Child::seawall(&shop.config(shop::PRODUCT)).await;
+    client::sweep(seawall.port(), 1..KEYS + 1, |id| format!("/v1/queries/product?id={id}")).await;
+    let body = Connection::open(seawall.port()).await.get("/v1/queries/product?id=1").await;
+    let bare = Child::bare(&shop.file("body"), &body).await;
+    let target = |prefix: &str| Target { prefix: prefix.into(), keys: KEYS, suffix: String::new() };
+    let mut servers = [
+        ("Seawall", &seawall, target("/v1/queries/product?id="), vec![]),
+        ("bare hyper, same bytes, one header", &bare, target("/products/"), vec![]),
+    ];
+    for _ in 0..RUNS {
+        for (_, server, target, runs) in &mut servers {
+            runs.push(wrk::run(server, target, CONNECTIONS, SECONDS));
+        }
+    }
+    let rows = servers.iter().map(|(name, _, _, runs)| {
+        let of = |figure: fn(&Run) -> f64| median(runs.iter().map(figure));
+        vec![
+            (*name).to_owned(),
+            grouped(of(|r| r.per_second)),
+            format!("{:.2}", of(|r| r.cpu_us)),
+            format!("{:.0}", of(|r| r.p50_us)),
+            format!("{:.0}", of(|r| r.p99_us)),
+        ]
+    });
+    let head = ["server", "requests/s", "server CPU, µs/request", "p50, µs", "p99, µs"];
+    format!(
+        "{CONNECTIONS} keep-alive connections, {} bytes of body, {KEYS} keys, {RUNS} interleaved runs of {SECONDS} s, medians.\n\n{}",
+        body.len(),
+        table(&head, rows)
+    )
+}
