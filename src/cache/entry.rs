@@ -30,6 +30,8 @@ pub struct Entry {
     body: Box<[u8]>,
     stamp: Stamp,
     tags: Arc<[Tag]>,
+    basis: u64,
+    max_lag: Duration,
     filled: Moment,
     expires: Moment,
     /// What the rebuild took, in whole microseconds rounded up; over an hour counts as an hour.
@@ -61,6 +63,10 @@ pub struct Draft {
     pub stamp: Stamp,
     /// What it depends on.
     pub tags: Arc<[Tag]>,
+    /// Which state of the schema `tags` were found in.
+    pub basis: u64,
+    /// How long the event stream may have been silent for it to count as fresh.
+    pub max_lag: Duration,
     /// When the rebuild ended.
     pub filled: Moment,
     /// How long it took.
@@ -97,6 +103,8 @@ impl Entry {
             body,
             stamp: draft.stamp,
             tags: draft.tags,
+            basis: draft.basis,
+            max_lag: draft.max_lag,
             filled: draft.filled,
             expires,
             took_us,
@@ -135,6 +143,17 @@ impl Entry {
     /// What it depends on.
     pub fn tags(&self) -> &Arc<[Tag]> {
         &self.tags
+    }
+
+    /// Which state of the schema its tags were found in. In another one they say nothing.
+    pub fn basis(&self) -> u64 {
+        self.basis
+    }
+
+    /// How long the event stream may have been silent for it to count as fresh (R6).
+    #[inline]
+    pub fn max_lag(&self) -> Duration {
+        self.max_lag
     }
 
     /// Time since the fill.
@@ -240,6 +259,8 @@ mod tests {
             body: body.map(|b| b.as_bytes().into()),
             stamp,
             tags: Arc::new([Tag::everything()]),
+            basis: 0,
+            max_lag: Duration::MAX,
             filled: Moment::from_nanos(1_000_000),
             took: Duration::from_nanos(2_001),
             lifetime: Duration::from_micros(500),

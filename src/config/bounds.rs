@@ -75,6 +75,9 @@ pub(super) const JITTER: Range<f64> = range(0.0, 0.9);
 /// None gives no old value; with `ttl` at its most, sums of lifetimes stay far from overflow.
 pub(super) const STALE: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(60 * 24 * 365));
 
+/// Below 50 ms a pause of any process would count as silence; beyond an hour nobody is blind, and `ttl` is meant.
+pub(super) const MAX_LAG: Range<Duration> = range(MILLI.saturating_mul(50), MINUTE.saturating_mul(60));
+
 /// None turns it off. At 10 a rebuild begins, on average under load, some thirty times its own duration early.
 pub(super) const EARLY_REFRESH: Range<f64> = range(0.0, 10.0);
 

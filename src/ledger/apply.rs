@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::book::Writing;
 use super::history::History;
-use super::shim::Ordering;
 use super::state::Ledger;
 use crate::clock::Moment;
 use crate::stamp::{Lineage, Snapshot, Stamp};
@@ -136,10 +135,10 @@ impl Ledger {
         }
         self.gauge(&book);
         if anew || raised || tags > 0 {
-            self.version.fetch_add(1, Ordering::Release);
+            self.raise();
         }
         // Last of all: who finds the stream seeing finds what it saw.
-        self.polled.fetch_max(sent.as_nanos(), Ordering::Release);
+        self.saw(sent);
         if let Applied::Events { .. } = applied { Applied::Events { tags } } else { applied }
     }
 }

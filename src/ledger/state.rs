@@ -16,11 +16,19 @@ use crate::tag::Tag;
 /// sent has two meanings beyond.
 const OLDEST_CLAIM: u64 = 1 << 31;
 
+/// [`Ledger::polled`] where no stream is followed: no moment is later, so nothing is ever older than it allows.
+const NO_STREAM: u64 = u64::MAX;
+
+/// Versions whose moments are remembered: five seconds of polls that each bring something.
+const MOMENTS: u64 = 1024;
+
 /// The ledger of a process.
 pub struct Ledger {
     pub(super) version: AtomicU64,
-    /// When the last applied poll was sent, in nanoseconds since boot; 0 before the first.
+    /// When the last applied poll was sent, in nanoseconds since boot; 0 before the first, [`NO_STREAM`] without a stream.
     pub(super) polled: AtomicU64,
+    /// For each of the last versions a moment that it is not older than, as `polled`; 0 where none is known.
+    moments: Box<[AtomicU64]>,
     /// Of the book, for whoever gauges it.
     xids: AtomicU64,
     pub(super) history: Swap<History>,
@@ -62,7 +70,8 @@ impl Ledger {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             version: AtomicU64::new(0),
-            polled: AtomicU64::new(0),
+            polled: AtomicU64::new(NO_STREAM),
+            moments: (0..MOMENTS).map(|_| AtomicU64::new(0)).collect(),
             xids: AtomicU64::new(0),
             history: Swap::new(History::new(None, 0)),
             book: Mutex::new(Book::new(bounds)),
@@ -75,23 +84,81 @@ impl Ledger {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The version now, unless the stream has been silent for longer than `max_lag` (R6).
+    /// The version now, unless the stream has been silent for longer than `max_lag` (R6); [`Duration::MAX`] is never exceeded.
     ///
     /// Blindness first, the version second. The other way round: 1. a reader takes version 7; 2. a stream that was blind
     /// for long comes back, and its poll raises the version to 8 and ends the blindness; 3. the reader finds the stream
     /// seeing, and its entry certified at 7.
     #[inline]
     pub fn version_unless_blind(&self, now: Moment, max_lag: Duration) -> Option<u64> {
-        self.lag(now).is_some_and(|lag| lag <= max_lag).then(|| self.version())
+        (self.lag(now).unwrap_or(Duration::MAX) <= max_lag).then(|| self.version())
     }
 
-    /// How long before `now` the last applied poll was sent. `None` before the first.
+    /// How long before `now` the last applied poll was sent; zero where no stream is followed. `None` before the first.
     ///
     /// Take it *before* [`Ledger::version`], or use [`Ledger::version_unless_blind`].
     #[inline]
     pub fn lag(&self, now: Moment) -> Option<Duration> {
         let polled = self.polled.load(Ordering::Acquire);
         (polled > 0).then(|| now.since(Moment::from_nanos(polled)))
+    }
+
+    /// From here on answers count as fresh only while polls come (R6): none before the first.
+    pub fn expect_stream(&self) {
+        let _book = self.book();
+        let _ = self.polled.compare_exchange(NO_STREAM, 0, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// No stream is followed: nothing is ever blind, and fills say which history is in force. Where one was followed
+    /// until now, what it knew is gone, and so is everything that it vouched for.
+    pub fn forgo_stream(&self) {
+        let mut book = self.book();
+        if self.polled.swap(NO_STREAM, Ordering::Release) == NO_STREAM {
+            return;
+        }
+        if self.history.load().cursor.load().is_some() {
+            book.begin_anew();
+            self.history.store(Arc::new(History::new(None, 0)));
+            self.gauge(&book);
+        }
+        self.raise();
+    }
+
+    /// Whether a stream is followed.
+    pub fn follows(&self) -> bool {
+        self.polled.load(Ordering::Acquire) != NO_STREAM
+    }
+
+    /// Has every answer certified anew: what certification rests on beside the ledger has changed, before this call.
+    pub fn recertify(&self) {
+        let _book = self.book();
+        self.raise();
+    }
+
+    /// At most how long before `now` an answer stopped being certified that was last certified at `version`: the time since
+    /// the next version. `None` where that is not known any more.
+    pub fn outdated_for(&self, version: u64, now: Moment) -> Option<Duration> {
+        let next = version + 1;
+        let moment = self.moments[(next % MOMENTS) as usize].load(Ordering::Acquire);
+        // Read after the moment: had that place been taken by a later version, this would be so late, too.
+        let known = self.version().checked_sub(next)? < MOMENTS - 1 && moment != 0;
+        known.then(|| now.since(Moment::from_nanos(moment)))
+    }
+
+    /// Notes that a poll was applied that was `sent` then, under the writer's lock.
+    pub(super) fn saw(&self, sent: Moment) {
+        let before = self.polled.load(Ordering::Relaxed);
+        let latest = if before == NO_STREAM { sent.as_nanos() } else { sent.as_nanos().max(before) };
+        self.polled.store(latest, Ordering::Release);
+    }
+
+    /// Raises the version, under the writer's lock.
+    pub(super) fn raise(&self) {
+        let next = self.version.load(Ordering::Relaxed) + 1;
+        let polled = self.polled.load(Ordering::Relaxed);
+        let moment = if polled == NO_STREAM { 0 } else { polled };
+        self.moments[(next % MOMENTS) as usize].store(moment, Ordering::Release);
+        self.version.store(next, Ordering::Release);
     }
 
     /// Whether what was read under `stamp` contains every announced write to `tags`. Read [`Ledger::version`] before. Takes
@@ -168,7 +235,7 @@ impl Ledger {
         book.begin_anew();
         self.history.store(Arc::new(History::new(Some(lineage.clone()), book.bounds.tags)));
         self.gauge(book);
-        self.version.fetch_add(1, Ordering::Release);
+        self.raise();
     }
 
     /// Applies an invalidation of `tags` that came on another way than the log. `after` was taken after it was delivered,
@@ -217,7 +284,7 @@ impl Ledger {
         let changed = writing.raised || writing.touched > 0;
         self.gauge(&book);
         if changed {
-            self.version.fetch_add(1, Ordering::Release);
+            self.raise();
         }
         invalidated
     }

@@ -295,11 +295,63 @@ fn the_version_rises_with_what_is_required_and_not_with_every_poll() {
 fn r6_blind_is_older_than_max_lag_and_whoever_was_never_polled() {
     let (sent, lag) = (Moment::from_nanos(1_000), Duration::from_nanos(500));
     let ledger = Ledger::new(BOUNDS);
-    assert_eq!((ledger.lag(sent), ledger.version_unless_blind(sent, Duration::MAX)), (None, None));
+    assert!(!ledger.follows());
+    assert_eq!(ledger.version_unless_blind(sent, Duration::ZERO), Some(0), "nobody is to be silent");
+    ledger.expect_stream();
+    assert!(ledger.follows());
+    assert_eq!((ledger.lag(sent), ledger.version_unless_blind(sent, lag)), (None, None));
+    assert_eq!(ledger.version_unless_blind(sent, Duration::MAX), Some(0), "what lives by its ttl");
     apply(&ledger, poll("100:100:", &[]));
     assert_eq!(ledger.lag(sent + lag), Some(lag));
     assert_eq!(ledger.version_unless_blind(sent + lag, lag), Some(ledger.version()));
     assert_eq!(ledger.version_unless_blind(sent + lag + Duration::from_nanos(1), lag), None);
+    ledger.expect_stream();
+    assert_eq!(ledger.lag(sent), Some(Duration::ZERO), "followed already");
+}
+
+#[test]
+fn without_its_stream_a_ledger_forgets_what_it_knew() {
+    let ledger = polled();
+    let version = ledger.version();
+    assert!(certifies(&ledger, "100:100:", &["t"]));
+    ledger.forgo_stream();
+    assert!(ledger.version() > version && !certifies(&ledger, "100:100:", &["t"]));
+    assert_eq!(ledger.adopt(&Lineage::new("b")), Adopted::First, "fills say again which history it is");
+    let version = ledger.version();
+    ledger.forgo_stream();
+    assert_eq!(ledger.version(), version, "it has none");
+    let ledger = Ledger::new(BOUNDS);
+    ledger.expect_stream();
+    ledger.adopt(&Lineage::new("a"));
+    ledger.forgo_stream();
+    assert!(certifies(&ledger, "5:5:", &["t"]), "nothing was known that could be lost");
+}
+
+#[test]
+fn an_answer_is_outdated_since_the_version_after_the_last_that_it_was_certified_at() {
+    fn at(nanos: u64, text: &str, events: &[(u64, &str)]) -> Poll {
+        Poll { sent: Moment::from_nanos(nanos), ..poll(text, events) }
+    }
+    let ledger = Ledger::new(BOUNDS);
+    apply(&ledger, at(1_000, "100:100:", &[]));
+    apply(&ledger, at(2_000, "106:106:", &[(105, "t")]));
+    let version = ledger.version();
+    let now = Moment::from_nanos(9_000);
+    assert_eq!(ledger.outdated_for(version, now), None, "it is not");
+    apply(&ledger, at(3_000, "111:111:", &[(110, "t")]));
+    apply(&ledger, at(4_000, "116:116:", &[(115, "t")]));
+    // What a poll brings was not there when the poll before was sent.
+    assert_eq!(ledger.outdated_for(version, now), Some(Duration::from_nanos(7_000)));
+    assert_eq!(ledger.outdated_for(version + 1, now), Some(Duration::from_nanos(6_000)));
+    for n in 0..1_020_u64 {
+        apply(&ledger, at(5_000, &format!("{0}:{0}:", 120 + n), &[(119 + n, "t")]));
+    }
+    assert_eq!(ledger.version(), version + 1_022);
+    assert_eq!(ledger.outdated_for(version, now), Some(Duration::from_nanos(7_000)), "just remembered");
+    apply(&ledger, at(5_000, "9999:9999:", &[(9998, "t")]));
+    assert_eq!(ledger.outdated_for(version, now), Some(Duration::from_nanos(7_000)));
+    apply(&ledger, at(5_000, "10000:10000:", &[(9999, "t")]));
+    assert_eq!(ledger.outdated_for(version, now), None, "too long ago");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod answer;
 mod directives;
 mod error;
 mod fill;
+mod follow;
 mod gauge;
 mod look;
 pub mod origin;
@@ -43,7 +44,8 @@ use admission::Admission;
 pub use answer::{Answer, By, Instead, Led, Source, Stored};
 pub use directives::Directives;
 pub use error::{Failed, ReadError};
-use fill::{Fill, Landing, Unless};
+use fill::{Fill, Landing, Rests, Unless};
+use follow::Basis;
 use look::Joins;
 pub use look::{Ask, Look, Want};
 use origin::Origin;
@@ -80,6 +82,7 @@ pub struct Readthrough {
     flights: Arc<Flights<Key, Required, Landing>>,
     failures: Failures<ReadError>,
     ledger: Ledger,
+    basis: Basis,
     admission: Admission,
     origin: Arc<dyn Origin>,
     clock: Clock,
@@ -105,6 +108,7 @@ impl Readthrough {
             flights: Flights::new(bounds.max_waiters, FLIGHT_SHARDS),
             failures: Failures::new(),
             ledger: Ledger::default(),
+            basis: Basis::default(),
             admission: Admission::new(bounds.max_fills, bounds.max_queued_fills),
             origin,
             clock,
@@ -158,11 +162,6 @@ impl Readthrough {
         &self.store
     }
 
-    /// The ledger.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
     /// Where answers come from.
     pub fn origin(&self) -> &Arc<dyn Origin> {
         &self.origin
@@ -198,7 +197,11 @@ impl Readthrough {
             Some(soft) if want.old.is_some() => deadline.min(begun + soft),
             _ => deadline,
         };
-        let required = self.ledger.required(ask.route.tags());
+        // The basis first, the verdict second.
+        let basis = self.basis();
+        let (tags, max_lag) = ask.route.rests_on(ask.key);
+        let rests = Rests { tags, basis, max_lag };
+        let required = self.ledger.required(&rests.tags);
         let sure = |sent: &Required| want.joins == Joins::Sure && required.sure_of(sent);
         let key = Key::new(ask.key);
         let mut fallback_counted = false;
@@ -220,7 +223,7 @@ impl Readthrough {
             }
             let (mut wait, led) = match joined {
                 Join::Leader(lead, wait) => {
-                    tokio::spawn(self.fill(ask, &want, key.clone(), deadline).run(lead));
+                    tokio::spawn(self.fill(ask, &want, key.clone(), rests.clone(), deadline).run(lead));
                     (wait, Some(Led::Own))
                 }
                 Join::Follower(wait) => (wait, Some(Led::Others)),
@@ -262,17 +265,19 @@ impl Readthrough {
     }
 
     /// The rebuild that this reader leads.
-    fn fill(self: &Arc<Self>, ask: &Ask<'_>, want: &Want, key: Key, deadline: Instant) -> Fill {
+    fn fill(self: &Arc<Self>, ask: &Ask<'_>, want: &Want, key: Key, rests: Rests, deadline: Instant) -> Fill {
         let timeout = ask.route.query().policy().timeout;
         Fill {
             read: Arc::clone(self),
             route: Arc::clone(ask.route),
             prepared: Arc::clone(ask.prepared),
             key,
+            rests,
             reason: match want.why {
                 Fallback::Miss => Rebuild::Miss,
                 Fallback::Expired => Rebuild::Expired,
-                Fallback::Invalidated => Rebuild::Invalidated,
+                // The rebuild is as due as after a write: what is stored can't be relied upon.
+                Fallback::Invalidated | Fallback::Blind => Rebuild::Invalidated,
                 Fallback::Directive => Rebuild::Manual,
             },
             unless: if want.why == Fallback::Directive || want.joins == Joins::Unsent {
@@ -296,12 +301,13 @@ impl Readthrough {
 
     /// The old answer, if it is within `stale_if_error` still: the wait may have outlasted that.
     fn old(&self, want: &Want, ask: &Ask<'_>, led: Led, instead: Instead) -> Option<Answer> {
-        let entry = want.old.as_ref()?;
+        // As it is now: a purge may have taken it away, or a refresh have brought another.
+        let entry = want.old.as_ref().and_then(|_| self.store.peek(ask.key))?;
         if let Freshness::Stale(past) = entry.freshness(self.clock.now())
             && past >= ask.route.query().policy().stale_if_error
         {
             return None;
         }
-        Some(Answer { entry: Arc::clone(entry), source: Source::Old { led, why: want.why, instead } })
+        Some(Answer { entry, source: Source::Old { led, why: want.why, instead } })
     }
 }

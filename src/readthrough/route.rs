@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use crate::catalog::args;
 use crate::catalog::sql::Statement;
 use crate::catalog::verdict::Kind;
 use crate::catalog::{Declaration, Query, ResultForm, Shape};
@@ -20,7 +21,6 @@ pub const VERDICTS: [&str; 4] = ["exact", "declared", "ttl-only", "broken"];
 pub struct Route {
     number: u32,
     query: Arc<Query>,
-    tags: Arc<[Tag]>,
     metrics: QueryMetrics,
     pub(super) fills: Semaphore,
     last_logged: AtomicU64,
@@ -29,7 +29,7 @@ pub struct Route {
 impl Route {
     pub(super) fn new(number: u32, query: Arc<Query>, metrics: QueryMetrics) -> Self {
         let fills = Semaphore::new(query.policy().max_fills);
-        Self { number, query, tags: Arc::default(), metrics, fills, last_logged: AtomicU64::new(0) }
+        Self { number, query, metrics, fills, last_logged: AtomicU64::new(0) }
     }
 
     /// Where requests are counted that name no query. It can't be asked.
@@ -54,9 +54,24 @@ impl Route {
         &self.query
     }
 
-    /// What its answers depend on.
-    pub fn tags(&self) -> &Arc<[Tag]> {
-        &self.tags
+    /// What the answer of `key` depends on, as far as is known of the query now, and for how long the event stream may be
+    /// silent for it to count as fresh.
+    ///
+    /// An answer that lives by its ttl alone is never blind: no event would make it wrong. But those that an operator sends
+    /// reach it, too.
+    pub(super) fn rests_on(&self, key: &[u8]) -> (Arc<[Tag]>, Duration) {
+        let declaration = self.query.declaration();
+        let mut tags = vec![Tag::query(self.query.name()), Tag::key(key)];
+        if !declaration.tags.is_empty() {
+            let values: Vec<Option<&str>> = args::values(key).collect();
+            tags.extend(declaration.tags.iter().filter_map(|own| own.tag(&values)).map(|text| Tag::new(&text)));
+        }
+        let mut max_lag = Duration::MAX;
+        if let Some(verdict) = self.query.verdict().filter(|verdict| verdict.kind() != Kind::TtlOnly) {
+            tags.extend(verdict.tags(key).iter().map(|text| Tag::new(text)));
+            max_lag = self.query.policy().max_lag;
+        }
+        (tags.into(), max_lag)
     }
 
     /// Its metrics.

@@ -89,6 +89,8 @@ labels! {
         Expired = "expired",
         /// What was stored is another history's, or a write made it wrong.
         Invalidated = "invalidated",
+        /// The event stream has been silent for longer than `max_lag`.
+        Blind = "blind",
         /// What was stored was fresh, and the request's directives wanted a newer one.
         Directive = "directive",
     }
