@@ -114,7 +114,9 @@ fn text(report: &Report) -> String {
     let definitions = match report.definitions {
         Definitions::Announced => return out,
         Definitions::Installed => "event triggers installed",
-        Definitions::NotAllowed => "no event triggers, which take a superuser: changed definitions are found by polling",
+        Definitions::NotAllowed => {
+            "no event triggers, which take a superuser: changed definitions are found by polling"
+        }
     };
     let _ = writeln!(out, "{definitions}");
     out

@@ -49,7 +49,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::catalog::verdict::{Closure, SchemaFingerprint};
 use crate::catalog::{Catalog, InForce, Prepared, Query};
-use crate::readthrough::origin::{Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts};
+use crate::readthrough::origin::{
+    Announced, Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts,
+};
 
 pub use analyse::Analysed;
 pub use breaker::BreakerState;
@@ -191,6 +193,10 @@ impl Origin for Postgres {
             on_send,
         };
         Box::pin(fetch::run(fill))
+    }
+
+    fn announce<'a>(&'a self, _tags: &'a [String]) -> Pending<'a, Result<Announced, OriginError>> {
+        Box::pin(async { Err(OriginError::Away("nothing is announced yet".into())) })
     }
 
     fn state(&self) -> OriginState {

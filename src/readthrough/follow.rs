@@ -45,6 +45,11 @@ impl Readthrough {
         &self.ledger
     }
 
+    /// A poll was applied: wakes who waits for one.
+    pub fn polled(&self) {
+        self.polls.send_modify(|polls| *polls += 1);
+    }
+
     /// The queries' verdicts are being found out again: until [`Readthrough::rest_on`] nothing that is filled counts as
     /// fresh, and nothing older does.
     pub fn unsettle(&self) {

@@ -16,8 +16,8 @@ use super::route::Route;
 use crate::cache::early;
 use crate::cache::entry::{Entry, Freshness};
 use crate::cache::key::Key;
-use crate::catalog::policy::OnBlind;
 use crate::catalog::Prepared;
+use crate::catalog::policy::OnBlind;
 use crate::clock::Moment;
 use crate::telemetry::metrics::{Fallback, Rebuild};
 

@@ -17,6 +17,7 @@ mod error;
 mod fill;
 mod follow;
 mod gauge;
+mod invalidate;
 mod look;
 pub mod origin;
 mod route;
@@ -46,6 +47,7 @@ pub use directives::Directives;
 pub use error::{Failed, ReadError};
 use fill::{Fill, Landing, Rests, Unless};
 use follow::Basis;
+pub use invalidate::{Mode, Reach};
 use look::Joins;
 pub use look::{Ask, Look, Want};
 use origin::Origin;
@@ -89,6 +91,7 @@ pub struct Readthrough {
     chance: Chance,
     metrics: Arc<Metrics>,
     stopping: watch::Sender<bool>,
+    polls: watch::Sender<u64>,
 }
 
 impl Readthrough {
@@ -115,6 +118,7 @@ impl Readthrough {
             chance,
             metrics,
             stopping: watch::Sender::new(false),
+            polls: watch::Sender::new(0),
         })
     }
 

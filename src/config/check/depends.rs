@@ -20,7 +20,8 @@ pub(super) fn check(
         Some(Value::Table(table)) => table,
         None => return Some(None),
         Some(other) => {
-            let message = format!("this is {}; write a table such as {{ \"shop.products\" = \"id = :id\" }}", other.kind());
+            let message =
+                format!("this is {}; write a table such as {{ \"shop.products\" = \"id = :id\" }}", other.kind());
             reader.report(&at, message);
             return None;
         }
@@ -54,7 +55,8 @@ fn check_table(reader: &mut Reader<'_>, entry: &Entry, at: &At, known: Option<&[
         Value::Bool(true) => Some(Rows::Whole),
         Value::Text(text) => check_rows(reader, text, at, known),
         other => {
-            let message = format!("this is {}; write true for the whole table, or \"column = :parameter\"", other.kind());
+            let message =
+                format!("this is {}; write true for the whole table, or \"column = :parameter\"", other.kind());
             reader.report(at, message);
             None
         }

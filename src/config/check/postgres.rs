@@ -105,7 +105,8 @@ fn check_migrate_url(reader: &mut Reader<'_>, place: &Place<'_>, tls: Option<Tls
     if let (Some(own), Some(tls)) = (url.tls, tls)
         && own != tls
     {
-        let message = "its sslmode is another than that of postgres.url or postgres.tls, which holds here, too; remove it";
+        let message =
+            "its sslmode is another than that of postgres.url or postgres.tls, which holds here, too; remove it";
         reader.report(&given.at, message);
         return None;
     }

@@ -79,7 +79,9 @@ pub(super) fn judge(function: &Function) -> Call {
 fn stable_built_in(function: &Function) -> Call {
     let (name, signature) = (&*function.name, &function.signature);
     // With two arguments it is their difference, with one it is the difference to today.
-    if CLOCK.contains(&name) && signature != "timetz(timestamp with time zone)" || name == "age" && function.arguments == 1 {
+    if CLOCK.contains(&name) && signature != "timetz(timestamp with time zone)"
+        || name == "age" && function.arguments == 1
+    {
         return Call::Unkept(format!("it calls {signature}, whose result changes with time"));
     }
     let begins = SERVER.iter().any(|prefix| name.starts_with(prefix));

@@ -70,9 +70,17 @@ fn equality(tokens: &[Lexed<'_>], alias: &str) -> Option<Equality> {
     let (of, column, param) = match tokens {
         [of, (_, "."), column, (Operator, "="), (Positional, param)]
         | [(Positional, param), (Operator, "="), of, (_, "."), column]
-        | [(Open, _), of, (_, "."), column, (Close, _), (Cast, _), (Token::Word, "text"), (Operator, "="), (Positional, param)] => {
-            (of, column, param)
-        }
+        | [
+            (Open, _),
+            of,
+            (_, "."),
+            column,
+            (Close, _),
+            (Cast, _),
+            (Token::Word, "text"),
+            (Operator, "="),
+            (Positional, param),
+        ] => (of, column, param),
         _ => return None,
     };
     (name(*of)? == alias).then_some(())?;

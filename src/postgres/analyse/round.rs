@@ -87,7 +87,8 @@ impl Shared {
         for round in 0..ROUNDS {
             let judged = judge(session, catalog, round).await?;
             if let Some((earlier, analysed)) = &former {
-                let now = fingerprint::read(session.client(), &analysed.closure).await.map_err(|e| Failure::from(&e))?;
+                let now =
+                    fingerprint::read(session.client(), &analysed.closure).await.map_err(|e| Failure::from(&e))?;
                 if now == analysed.fingerprint && same(earlier, &judged) {
                     return Ok((judged, analysed.clone()));
                 }
@@ -116,6 +117,5 @@ async fn judge(session: &Session, catalog: &Catalog, round: usize) -> Result<Jud
 }
 
 fn same(one: &Judged, other: &Judged) -> bool {
-    one.len() == other.len()
-        && one.iter().zip(other).all(|((a, of_a), (b, of_b))| Arc::ptr_eq(a, b) && of_a == of_b)
+    one.len() == other.len() && one.iter().zip(other).all(|((a, of_a), (b, of_b))| Arc::ptr_eq(a, b) && of_a == of_b)
 }

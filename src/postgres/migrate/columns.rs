@@ -88,7 +88,8 @@ impl KeyColumns {
 
     /// As a trigger's argument: `a=int4,b=text`.
     pub(super) fn argument(&self) -> String {
-        let parts: Vec<String> = self.0.iter().map(|(name, kind)| format!("{}={}", encode(name), kind.name())).collect();
+        let parts: Vec<String> =
+            self.0.iter().map(|(name, kind)| format!("{}={}", encode(name), kind.name())).collect();
         parts.join(",")
     }
 

@@ -49,7 +49,9 @@ pub enum MigrateError {
     #[error("another migration of this database runs and doesn't end: {0}")]
     Turn(String),
     /// Schema `seawall` belongs to another role.
-    #[error("schema seawall belongs to role {0}: set postgres.migrate_url to that role, or to one that is a member of it")]
+    #[error(
+        "schema seawall belongs to role {0}: set postgres.migrate_url to that role, or to one that is a member of it"
+    )]
     Owner(String),
     /// Schema `seawall` is something else's.
     #[error("there is a schema seawall with other things in it: rename it")]

@@ -51,7 +51,8 @@ pub(super) async fn pending(client: &Client) -> Result<&'static [Migration], Mig
     if !recorded {
         return if occupied { Err(MigrateError::Occupied) } else { Ok(files::MIGRATIONS) };
     }
-    let rows = client.query("SELECT version, checksum FROM seawall.migration ORDER BY version", &[]).await.map_err(read)?;
+    let rows =
+        client.query("SELECT version, checksum FROM seawall.migration ORDER BY version", &[]).await.map_err(read)?;
     let applied: Result<Applied, Error> = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect();
     Ok(files::pending(&applied.map_err(read)?)?)
 }

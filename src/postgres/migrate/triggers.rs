@@ -222,7 +222,10 @@ mod tests {
     #[test]
     fn a_server_that_can_not_replace_drops_under_a_lock_that_allows_it() {
         let (lock, text) = change(Some(&installed("shop.old")), Replacing::ByDropping);
-        assert!(lock.contains("ACCESS EXCLUSIVE") && text.contains("DROP TRIGGER IF EXISTS seawall_insert"), "{lock}{text}");
+        assert!(
+            lock.contains("ACCESS EXCLUSIVE") && text.contains("DROP TRIGGER IF EXISTS seawall_insert"),
+            "{lock}{text}"
+        );
         assert!(!text.contains("OR REPLACE TRIGGER"), "{text}");
         let (lock, _) = change(None, Replacing::ByDropping);
         assert!(lock.contains("SHARE ROW EXCLUSIVE"), "{lock}");

@@ -118,9 +118,11 @@ impl Shop {
         // The log is read as it is on the disk of that transaction: from within it, by a role that may.
         let role = text(client, "SELECT current_user::text").await;
         let reader = self.server.client(&self.database).await.expect("a connection");
-        batch(&reader, &format!("GRANT USAGE ON SCHEMA seawall TO {role}; GRANT SELECT ON seawall.event TO {role}")).await;
+        batch(&reader, &format!("GRANT USAGE ON SCHEMA seawall TO {role}; GRANT SELECT ON seawall.event TO {role}"))
+            .await;
         let rows = client.query("SELECT tag FROM seawall.event WHERE xid::text = $1", &[&xid]).await.expect("the log");
-        batch(&reader, &format!("REVOKE ALL ON seawall.event FROM {role}; REVOKE ALL ON SCHEMA seawall FROM {role}")).await;
+        batch(&reader, &format!("REVOKE ALL ON seawall.event FROM {role}; REVOKE ALL ON SCHEMA seawall FROM {role}"))
+            .await;
         rows.iter().map(|row| row.get(0)).collect()
     }
 
