@@ -30,10 +30,10 @@ use tokio_postgres::error::SqlState;
 use super::connect::Connector;
 use super::failure;
 use super::settings::Settings;
+use crate::catalog::verdict::Wanted;
 
 pub use definitions::Definitions;
 pub use files::{MIGRATIONS, Migration, Unknown};
-pub use triggers::Wanted;
 pub use uninstall::{uninstall, uninstall_script};
 
 use session::Migrating;
@@ -198,7 +198,7 @@ async fn plans(migrating: &Migrating, wanted: &[Wanted], report: &mut Report) ->
     let replacing = if in_place { Replacing::InPlace } else { Replacing::ByDropping };
     let mut plans = Vec::new();
     for wanted in wanted {
-        let (relation, name) = (wanted.relation, wanted.sql_name());
+        let (relation, name) = (wanted.relation, triggers::sql_name(wanted));
         let table = tables.get(&relation);
         let reason = triggers::refusal(wanted, table);
         let (Some(table), None) = (table, &reason) else {

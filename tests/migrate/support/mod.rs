@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use seawall::postgres::Settings;
-use seawall::postgres::migrate::{self, Report, Wanted};
+use seawall::catalog::verdict::Wanted;
+use seawall::postgres::migrate::{self, Report};
 use tokio_postgres::{Client, NoTls};
 
 use server::{Database, Server};
@@ -148,7 +149,7 @@ pub async fn wanted(client: &Client, schema: &str, table: &str, columns: &[&[&st
     let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = $1 AND c.relname = $2";
     let relation = client.query_one(sql, &[&schema, &table]).await.expect("the table is there").get(0);
-    let columns = columns.iter().map(|set| set.iter().map(|name| (*name).to_owned()).collect()).collect();
+    let columns = columns.iter().map(|set| set.iter().map(|name| (*name).into()).collect()).collect();
     Wanted { relation, schema: schema.into(), name: table.into(), columns }
 }
 
