@@ -53,7 +53,9 @@ impl Shared {
         for (query, verdict) in judged {
             if query.verdict().is_none_or(|former| *former != verdict) {
                 let kind = verdict.kind().as_str();
-                tracing::info!(query = query.name(), verdict = kind, reasons = ?verdict.reasons, "a query is judged");
+                let missing = verdict.missing().map(|(relation, why)| format!("{relation}: {why}"));
+                let reasons: Vec<String> = missing.chain(verdict.reasons.iter().cloned()).collect();
+                tracing::info!(query = query.name(), verdict = kind, reasons = reasons.join("; "), "a query is judged");
             }
             query.judge(Arc::new(verdict));
         }
