@@ -8,6 +8,7 @@
 //! - `fetch` runs a fill in a task of its own; `cancel` calls it off in Postgres when nobody wants it any more.
 //! - `prepare`, `describe` and `limits` find out what a query is; `supervise` keeps that true.
 //! - [`migrate`] installs schema `seawall` and the triggers that announce writes.
+//! - `stream` follows the event log, and keeps verdicts true.
 //! - `analyse` finds out what a query's answers depend on, and its verdict.
 //! - `failure` and `sqlstate` turn errors into decisions.
 //! - `embedded` is a private server for the demo and the tests.
@@ -39,10 +40,12 @@ mod session;
 mod settings;
 mod sqlstate;
 mod statement;
+mod stream;
 mod supervise;
 mod tls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -54,12 +57,15 @@ use crate::readthrough::origin::{
 };
 
 pub use analyse::Analysed;
+pub use stream::StreamSettings;
 pub use breaker::BreakerState;
 pub use settings::{Settings, SettingsError, TlsMode};
 
+use connect::Connector;
 use fetch::Fill;
 use pool::Pool;
 use statement::Bounds;
+use stream::Upkeep;
 
 /// What happens to connections, for whoever measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +96,9 @@ struct Shared {
     attempted: watch::Sender<bool>,
     /// Rung when a query turns out broken between two looks at it.
     broke: Notify,
+    /// Whether the lineage has the epoch in it: there is a log, and this role may read it.
+    reads_epoch: AtomicBool,
+    upkeep: Upkeep,
 }
 
 impl Postgres {
@@ -104,6 +113,8 @@ impl Postgres {
             result_max_bytes: settings.result_max_bytes,
             attempted: watch::Sender::new(false),
             broke: Notify::new(),
+            reads_epoch: AtomicBool::new(false),
+            upkeep: Upkeep::new(Connector::new(&settings)?),
         };
         Ok(Self { shared: Arc::new(shared), reconnect_max: settings.reconnect_max })
     }
@@ -195,8 +206,16 @@ impl Origin for Postgres {
         Box::pin(fetch::run(fill))
     }
 
-    fn announce<'a>(&'a self, _tags: &'a [String]) -> Pending<'a, Result<Announced, OriginError>> {
-        Box::pin(async { Err(OriginError::Away("nothing is announced yet".into())) })
+    fn announce<'a>(&'a self, tags: &'a [String]) -> Pending<'a, Result<Announced, OriginError>> {
+        let shared = &self.shared;
+        Box::pin(async move {
+            let announced = if shared.reads_epoch.load(Ordering::Acquire) {
+                shared.upkeep.announce(tags).await.map(|xid| Announced::Logged { xid })
+            } else {
+                shared.upkeep.present().await.map(|after| Announced::Unlogged { after })
+            };
+            announced.map_err(|trouble| OriginError::Away(trouble.reason().to_owned()))
+        })
     }
 
     fn state(&self) -> OriginState {

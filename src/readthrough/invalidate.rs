@@ -13,6 +13,7 @@ use super::origin::{Announced, OriginError};
 use crate::catalog::tags;
 use crate::ledger::Invalidated;
 use crate::tag::Tag;
+use crate::telemetry::metrics;
 
 /// The next poll is some milliseconds away; a stream that is silent for longer is reported, not waited for.
 const APPLIED_WITHIN: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ impl Readthrough {
                     let history = after.lineage.as_str();
                     return Err(OriginError::Behind(format!("its history is {history}, the one in force is another")));
                 }
+                self.metrics.announced(metrics::Announced::Manual, texts.len());
                 if mode == Mode::Purge {
                     self.purge(&hashed);
                 }

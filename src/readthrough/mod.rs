@@ -47,6 +47,7 @@ pub use directives::Directives;
 pub use error::{Failed, ReadError};
 use fill::{Fill, Landing, Rests, Unless};
 use follow::Basis;
+pub use follow::StreamState;
 pub use invalidate::{Mode, Reach};
 use look::Joins;
 pub use look::{Ask, Look, Want};
@@ -92,6 +93,7 @@ pub struct Readthrough {
     metrics: Arc<Metrics>,
     stopping: watch::Sender<bool>,
     polls: watch::Sender<u64>,
+    stream: watch::Sender<StreamState>,
 }
 
 impl Readthrough {
@@ -119,6 +121,7 @@ impl Readthrough {
             metrics,
             stopping: watch::Sender::new(false),
             polls: watch::Sender::new(0),
+            stream: watch::Sender::new(StreamState::Off),
         })
     }
 

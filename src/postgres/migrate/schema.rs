@@ -26,6 +26,7 @@ const GRANTS: &[(&str, &str)] = &[
         "has_function_privilege($1, 'seawall.invalidate(text[])', 'EXECUTE')",
         "EXECUTE ON FUNCTION seawall.invalidate(text[])",
     ),
+    ("has_function_privilege($1, 'seawall.canary(text)', 'EXECUTE')", "EXECUTE ON FUNCTION seawall.canary(text)"),
     ("has_function_privilege($1, 'seawall.token()', 'EXECUTE')", "EXECUTE ON FUNCTION seawall.token()"),
 ];
 
