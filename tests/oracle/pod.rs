@@ -74,7 +74,7 @@ impl Pod {
     }
 
     /// Its `/status`.
-    async fn status(&self) -> Value {
+    pub async fn status(&self) -> Value {
         let answer = Client::new(self.admin).get("/status").await.expect("it answers");
         serde_json::from_slice(&answer.body).expect("JSON")
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::http::{Client, Response, label};
-use super::judge::Answer;
+use super::judge::{Answer, Label};
 use super::questions::{Query, Question};
 use super::world::World;
 
@@ -47,6 +47,9 @@ pub async fn ask(world: &World, client: &mut Client, question: Question) -> bool
     let received = world.now();
     let status = response.header("cache-status").unwrap_or_default();
     let label = label(status).unwrap_or_else(|| panic!("{path}: nobody may give that: Cache-Status: {status}"));
+    if label == Label::Stale {
+        world.tally().is_old(status);
+    }
     let facts = question.facts(&response.body, &world.histories());
     let facts = facts.unwrap_or_else(|error| panic!("{path}: {error}: {}", response.text()));
     let stamp = response.header("seawall-stamp").unwrap_or("no stamp");

@@ -93,6 +93,16 @@ impl Run {
         }
     }
 
+    /// What pods say of themselves, for who has to find out.
+    async fn show(&self) {
+        for pod in &self.pods {
+            println!("{}", pod.status().await);
+            for line in pod.log().lines().filter(|line| !line.contains("a query works, but") && !line.contains("a rebuild failed")) {
+                println!("{line}");
+            }
+        }
+    }
+
     /// What was meant to break broke at least so often.
     pub fn broke(&self, what: &str, times: u64) {
         let broke = self.world.tally().faults.get(what).copied().unwrap_or(0);
@@ -175,6 +185,9 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     println!("{}", world.tally());
     for violation in world.violations().iter().take(10) {
         println!("{violation}");
+    }
+    if !world.violations().is_empty() {
+        run.show().await;
     }
     run
 }

@@ -27,6 +27,8 @@ pub struct Tally {
     /// By what they were and how they ended.
     pub writes: BTreeMap<(&'static str, &'static str), u64>,
     pub faults: BTreeMap<&'static str, u64>,
+    /// Why answers were old, as they say.
+    pub old: BTreeMap<String, u64>,
     /// The codes of problems, and what failed otherwise.
     pub problems: BTreeMap<String, u64>,
 }
@@ -43,6 +45,17 @@ impl Tally {
         } += 1;
         row.lag = row.lag.max(lag);
         row.violations += u64::from(is_wrong);
+    }
+
+    /// All hits.
+    pub fn hits(&self) -> u64 {
+        self.queries.values().map(|row| row.hits).sum()
+    }
+
+    /// An answer says why it is old.
+    pub fn is_old(&mut self, status: &str) {
+        let detail = status.rsplit("detail=").next().unwrap_or_default();
+        *self.old.entry(detail.to_owned()).or_default() += 1;
     }
 
     /// An answer has no content.
@@ -81,6 +94,7 @@ impl fmt::Display for Tally {
             writeln!(out, "{style:>18} {end}: {count}")?;
         }
         writeln!(out, "faults: {:?}", self.faults)?;
+        writeln!(out, "old: {:?}", self.old)?;
         write!(out, "problems: {:?}", self.problems)
     }
 }

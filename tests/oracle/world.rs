@@ -19,6 +19,9 @@ use super::tally::Tally;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
+/// Hits that show something: some for each query.
+const ENOUGH: u64 = 300;
+
 /// Between two looks at a condition.
 pub async fn retry() {
     let _ = timeout(Duration::from_millis(5), std::future::pending::<()>()).await;
@@ -198,6 +201,15 @@ impl World {
         };
         self.tally().answered(query, answer.label, lag, violation.is_some());
         self.violations().extend(violation);
+    }
+
+    /// Waits until there are hits again, enough to find something in, or the run ends.
+    pub async fn has_hits(&self) {
+        let (before, deadline) = (self.tally().hits(), Instant::now() + WITHIN);
+        while self.tally().hits() < before + ENOUGH && !self.is_over() {
+            assert!(Instant::now() < deadline, "no {ENOUGH} hits within {WITHIN:?}\n{}", self.tally());
+            retry().await;
+        }
     }
 
     /// A session of `role`, waited for.

@@ -21,6 +21,11 @@ use super::world::{Lease, World, retry};
 /// Between two transactions of one writer, at most.
 const PAUSE_MS: u64 = 20;
 
+/// The same once in [`RESTS`] times: what takes long to answer is then fresh for a while.
+const REST_MS: u64 = 500;
+
+const RESTS: u32 = 15;
+
 /// A transaction that is held stays open for so long at most: three times the promised lag of most runs.
 const HELD_MS: u64 = 1_500;
 
@@ -99,7 +104,8 @@ pub async fn write(world: Arc<World>, manner: Manner, mut rng: Rng, number: usiz
     let mut session = Session::open(&world).await;
     let mut count = 0_u64;
     while !world.is_over() {
-        world.idle(Duration::from_millis(rng.u64(0..PAUSE_MS))).await;
+        let pause = if rng.u32(0..RESTS) == 0 { REST_MS } else { PAUSE_MS };
+        world.idle(Duration::from_millis(rng.u64(0..pause))).await;
         let _gate = world.gate.read().await;
         let changes: Vec<Change> = (0..rng.usize(1..4)).map(|_| Change::draw(&mut rng)).collect();
         let rows = changes.iter().flat_map(|change| change.rows()).collect();
