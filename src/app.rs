@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::catalog::{Catalog, InForce};
 use crate::chance::Chance;
@@ -206,18 +207,20 @@ impl App {
                 tracing::error!(%error, "the admin listener ended");
             }
         });
-        let supervisor = self.postgres.as_ref().map(|postgres| {
+        // Dropped with this future, they end.
+        let mut tasks = JoinSet::new();
+        if let Some(postgres) = &self.postgres {
             let (postgres, catalog) = (Arc::clone(postgres), Arc::clone(&self.catalog));
-            tokio::spawn(async move { postgres.supervise(catalog).await })
-        });
-        let follower = self.postgres.as_ref().zip(self.stream.clone()).map(|(postgres, (listen, settings))| {
+            tasks.spawn(async move { postgres.supervise(catalog).await });
+        }
+        if let Some((postgres, (listen, settings))) = self.postgres.as_ref().zip(self.stream.clone()) {
             let (postgres, read, catalog) = (Arc::clone(postgres), Arc::clone(&self.read), Arc::clone(&self.catalog));
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 if let Err(error) = postgres.follow(listen, settings, read, catalog).await {
                     tracing::error!(%error, "the event stream can't be followed");
                 }
-            })
-        });
+            });
+        }
         let mut shutdown = std::pin::pin!(shutdown);
         let stopped_early = match &self.postgres {
             Some(postgres) => tokio::select! {
@@ -255,9 +258,7 @@ impl App {
         if tokio::time::timeout(self.shutdown_grace, connections.closed()).await.is_err() {
             tracing::warn!(open = connections.len(), "connections outlived shutdown_grace and are dropped");
         }
-        for task in supervisor.into_iter().chain(follower) {
-            task.abort();
-        }
+        tasks.abort_all();
         // Refreshes belong to nobody's request; they end here.
         self.read.stop();
         if let Some(postgres) = &self.postgres {

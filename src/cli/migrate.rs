@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use super::{BAD_USAGE, ConfigArg, FAILED};
 use crate::app::postgres_settings;
-use crate::config::{Config, Database};
-use crate::postgres::{Postgres, Settings};
-use crate::catalog::verdict::{self, Kind, Wanted};
+use crate::catalog::verdict::{Kind, Wanted};
 use crate::catalog::{Catalog, Shape};
+use crate::config::{Config, Database};
 use crate::postgres::migrate::{self, Definitions, Left, MigrateError, Report};
+use crate::postgres::{Postgres, Settings};
+use crate::readthrough::origin::OriginError;
 
 /// Arguments of `migrate`.
 #[derive(Debug, clap::Args)]
@@ -54,12 +55,9 @@ pub async fn migrate(args: Args) -> u8 {
 /// The triggers that the queries need, and a line for each query that gets none. Found out as the service will: by its role.
 async fn wanted(catalog: &Catalog, service: &Settings) -> Result<(Vec<Wanted>, Vec<String>), MigrateError> {
     let postgres = Postgres::new(service.clone(), |_| {}).map_err(|error| MigrateError::Connect(error.to_string()))?;
-    let failed = |error: crate::readthrough::origin::OriginError| {
-        MigrateError::Failed("finding out what the queries read".into(), error.to_string())
-    };
-    postgres.prepare_all(catalog).await.map_err(failed)?;
-    postgres.analyse_all(catalog).await.map_err(failed)?;
-    let verdicts: Vec<_> = catalog.iter().filter_map(|query| query.verdict()).collect();
+    let wanted = postgres.wanted(catalog).await;
+    let failed = |error: OriginError| MigrateError::Failed("finding out what queries read".into(), error.to_string());
+    let wanted = wanted.map_err(failed)?;
     let mut without = vec![];
     for query in catalog.iter() {
         match (&**query.shape(), query.verdict()) {
@@ -70,7 +68,7 @@ async fn wanted(catalog: &Catalog, service: &Settings) -> Result<(Vec<Wanted>, V
             _ => {}
         }
     }
-    Ok((verdict::wanted(verdicts.iter().map(|verdict| &**verdict)), without))
+    Ok((wanted, without))
 }
 
 async fn install(catalog: &Catalog, service: &Settings, migrating: &Settings) -> Result<u8, MigrateError> {

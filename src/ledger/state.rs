@@ -167,7 +167,8 @@ impl Ledger {
     #[inline]
     pub fn certify(&self, stamp: &Stamp, tags: &[Tag]) -> bool {
         let history = self.history.load();
-        (history.lineage.as_ref() == Some(&stamp.lineage) || sabotage::is(Sabotage::NoLineage)) && history.certify(&stamp.snapshot, tags)
+        (history.lineage.as_ref() == Some(&stamp.lineage) || sabotage::is(Sabotage::NoLineage))
+            && history.certify(&stamp.snapshot, tags)
     }
 
     /// What a reader requires that arrives now, or a statement that is sent now is sure to bring, of an answer that depends

@@ -13,8 +13,8 @@ use deadpool_postgres::{ClientWrapper, Connect, Manager, ManagerConfig};
 use postgres_types::Type;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Connection, Socket};
 
 use super::failure;
 use super::session::Session;

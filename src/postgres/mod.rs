@@ -50,16 +50,16 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::catalog::verdict::{Closure, SchemaFingerprint};
+use crate::catalog::verdict::{self, Closure, SchemaFingerprint, Wanted};
 use crate::catalog::{Catalog, InForce, Prepared, Query};
 use crate::readthrough::origin::{
     Announced, Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts,
 };
 
 pub use analyse::Analysed;
-pub use stream::StreamSettings;
 pub use breaker::BreakerState;
 pub use settings::{Settings, SettingsError, TlsMode};
+pub use stream::StreamSettings;
 
 use connect::Connector;
 use fetch::Fill;
@@ -145,6 +145,17 @@ impl Postgres {
     /// a query reads, or definitions keep changing: all verdicts stay what they were.
     pub async fn analyse_all(&self, catalog: &Catalog) -> Result<Analysed, OriginError> {
         self.shared.analyse_all(catalog).await
+    }
+
+    /// Prepares and judges every query of `catalog`, and says which triggers they need for their writes to be announced.
+    ///
+    /// # Errors
+    /// As [`Postgres::analyse_all`].
+    pub async fn wanted(&self, catalog: &Catalog) -> Result<Vec<Wanted>, OriginError> {
+        self.prepare_all(catalog).await?;
+        self.analyse_all(catalog).await?;
+        let verdicts: Vec<_> = catalog.iter().filter_map(|query| query.verdict()).collect();
+        Ok(verdict::wanted(verdicts.iter().map(|verdict| &**verdict)))
     }
 
     /// Reads the hash over `closure` as the catalogs are now.

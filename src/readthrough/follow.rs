@@ -27,7 +27,7 @@ pub enum StreamState {
     /// There is to be none.
     #[default]
     Off,
-    /// It has not come far enough yet.
+    /// It has not come far enough yet, or queries are being judged.
     Starting,
     /// It is followed.
     Following,
@@ -45,7 +45,8 @@ impl StreamState {
     /// What the trouble is, in a sentence.
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Off | Self::Starting | Self::Following => None,
+            Self::Off | Self::Following => None,
+            Self::Starting => Some("what queries depend on is being found out"),
             Self::NoSchema(why) | Self::Away(why) | Self::Standby(why) | Self::Pooler(why) => Some(why),
         }
     }
@@ -53,9 +54,9 @@ impl StreamState {
     /// Under which reason the service is degraded by it.
     pub(super) fn degraded(&self) -> Option<Degraded> {
         match self {
-            Self::Off | Self::Starting | Self::Following => None,
+            Self::Off | Self::Following => None,
             Self::NoSchema(_) => Some(Degraded::NoEvents),
-            Self::Away(_) | Self::Standby(_) => Some(Degraded::EventStream),
+            Self::Starting | Self::Away(_) | Self::Standby(_) => Some(Degraded::EventStream),
             Self::Pooler(_) => Some(Degraded::Pooler),
         }
     }
@@ -97,6 +98,7 @@ impl Readthrough {
             return;
         }
         match &state {
+            StreamState::Starting => tracing::debug!("queries are being judged"),
             StreamState::Following => tracing::info!("the event stream is followed"),
             state => {
                 if let Some(reason) = state.reason() {

@@ -307,8 +307,10 @@ impl Metrics {
         let degraded = gauges(r, "seawall_degraded", "1 where the service is degraded for this reason.", &["reason"]);
         let pooled = gauges(r, "seawall_pool_connections", "Connections to Postgres, by what they do.", &["state"]);
         let connects = counters(r, "seawall_origin_connects_total", "Attempts to connect to Postgres.", &["outcome"]);
-        let announced = counters(r, "seawall_invalidations_total", "Events applied, by where they came from.", &["source"]);
-        let flushed = counters(r, "seawall_flushes_total", "Times that everything was invalidated at once.", &["reason"]);
+        let announced =
+            counters(r, "seawall_invalidations_total", "Events applied, by where they came from.", &["source"]);
+        let flushed =
+            counters(r, "seawall_flushes_total", "Times that everything was invalidated at once.", &["reason"]);
         let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
@@ -388,7 +390,11 @@ impl Metrics {
                 &[],
             )
             .with_label_values(NO_LABELS),
-            blind: gauge(r, "seawall_blind", "1 where the event stream is silent for longer than the shortest max_lag."),
+            blind: gauge(
+                r,
+                "seawall_blind",
+                "1 where the event stream is silent for longer than the shortest max_lag.",
+            ),
             ledger_xids: gauge(r, "seawall_ledger_xids", "Transaction ids that the ledger holds."),
             event_log_rows: gauge(r, "seawall_event_log_rows", "Rows of the event log, about, as of the last pruning."),
             freshness_bound,

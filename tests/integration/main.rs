@@ -10,3 +10,4 @@ mod outage;
 mod outage_load;
 mod stampede;
 mod support;
+mod writes;

@@ -228,7 +228,8 @@ fn check_invalidation(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Inva
         "log" => Some(Source::Log),
         "none" => Some(Source::None),
         "notify" => {
-            let message = "notify is not in force yet: this version has no source but the log; write \"log\" or \"none\"";
+            let message =
+                "notify is not in force yet: this version has no source but the log; write \"log\" or \"none\"";
             reader.report(&given.at, message);
             None
         }

@@ -89,7 +89,8 @@ fn judge(found: &[Found], subscribed: bool) -> Triggers {
     }
     let tag: Box<str> = used.first().map_or("", |trigger| &trigger.tag).into();
     if !missing.is_empty() {
-        let what = if found.is_empty() { "it has no triggers".into() } else { format!("its trigger {}", missing.join(", ")) };
+        let what =
+            if found.is_empty() { "it has no triggers".into() } else { format!("its trigger {}", missing.join(", ")) };
         return Triggers::Missing(format!("{what}; run seawall migrate").into());
     }
     if tag.is_empty() || used.iter().any(|trigger| *trigger.tag != *tag) {

@@ -184,7 +184,11 @@ impl Follower {
             self.postgres.shared.reads_epoch.store(false, Ordering::Release);
             self.read.ledger().forgo_stream();
             self.schema.forget();
-            return Err(Trouble { state: StreamState::NoSchema("there is no schema seawall that this role may read: run seawall migrate".into()) });
+            return Err(Trouble {
+                state: StreamState::NoSchema(
+                    "there is no schema seawall that this role may read: run seawall migrate".into(),
+                ),
+            });
         }
         self.postgres.shared.reads_epoch.store(true, Ordering::Release);
         self.read.ledger().expect_stream();
@@ -248,7 +252,10 @@ impl Follower {
             Applied::Flood => metrics.flushed(Flush::Flood),
             Applied::NewHistory => {
                 metrics.flushed(Flush::Lineage);
-                tracing::warn!(lineage = stamp.lineage.as_str(), "the database is of another history than before (a restart, failover or restore): every entry is refilled");
+                tracing::warn!(
+                    lineage = stamp.lineage.as_str(),
+                    "the database is of another history than before (a restart, failover or restore): every entry is refilled"
+                );
             }
             Applied::OtherHistory => {
                 return Err(Trouble::standby("its snapshots go back behind what was seen: another history under the same name; a new epoch helps: DELETE FROM seawall.epoch".into()));

@@ -56,7 +56,17 @@ impl Present {
 impl Schema {
     pub(super) fn new(postgres: Arc<Postgres>, read: Arc<Readthrough>, catalog: Arc<InForce>) -> Self {
         let now = Instant::now();
-        Self { postgres, read, catalog, present: None, analysing: None, flush_again: false, look_at: now, retry_at: now, has_failed: false }
+        Self {
+            postgres,
+            read,
+            catalog,
+            present: None,
+            analysing: None,
+            flush_again: false,
+            look_at: now,
+            retry_at: now,
+            has_failed: false,
+        }
     }
 
     /// Whether what can be known of the queries is.
@@ -86,9 +96,14 @@ impl Schema {
             return false;
         }
         let again = std::mem::take(&mut self.flush_again);
-        let changed = self.present.as_ref().is_some_and(|present| found.is_some_and(|found| found != present.analysed.fingerprint));
+        let changed = self
+            .present
+            .as_ref()
+            .is_some_and(|present| found.is_some_and(|found| found != present.analysed.fingerprint));
         if changed {
-            tracing::info!("a definition that answers rest on has changed: queries are judged again, and every entry is refilled");
+            tracing::info!(
+                "a definition that answers rest on has changed: queries are judged again, and every entry is refilled"
+            );
             self.read.unsettle();
             self.present = None;
             self.flush_again = true;
@@ -108,8 +123,9 @@ impl Schema {
             return;
         }
         let catalog = self.catalog.load_full();
-        if shapes(&catalog).iter().all(Option::is_none) {
-            // Nothing has been prepared yet.
+        let attempted = *self.postgres.shared.attempted.borrow();
+        if !attempted || shapes(&catalog).iter().all(Option::is_none) {
+            // What is being prepared is judged together.
             return;
         }
         let postgres = Arc::clone(&self.postgres);

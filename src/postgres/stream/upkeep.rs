@@ -81,11 +81,7 @@ impl Upkeep {
     }
 
     /// One row of one statement. A connection that a statement failed on is closed.
-    async fn run(
-        &self,
-        sql: &str,
-        values: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Row, Trouble> {
+    async fn run(&self, sql: &str, values: &[(&(dyn ToSql + Sync), Type)]) -> Result<Row, Trouble> {
         let mut held = self.client.lock().await;
         let client = match held.take().filter(|client| !client.is_closed()) {
             Some(client) => client,

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use seawall::postgres::Settings;
 use seawall::catalog::verdict::Wanted;
+use seawall::postgres::Settings;
 use seawall::postgres::migrate::{self, Report};
 use tokio_postgres::{Client, NoTls};
 
