@@ -175,13 +175,12 @@ impl Cluster {
         Standby(standby)
     }
 
-    /// Waits until the standby has all that the primary has, stops the primary for good, and promotes the standby.
-    pub async fn succeed(&self, standby: Standby) {
-        let Standby(standby) = standby;
+    /// Waits until the standby has all that the primary has.
+    pub async fn catch_up(&self, standby: &Standby) {
         let there = self.session("postgres", "postgres").await;
         let written: String =
             there.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.expect("a position").get(0);
-        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", standby.port);
+        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", standby.0.port);
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("a hot standby");
         tokio::spawn(connection);
         let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'::pg_lsn");
@@ -190,8 +189,21 @@ impl Cluster {
             caught_up.then_some(()).ok_or("behind")
         })
         .await;
+    }
+
+    /// From now on the standby misses what is written.
+    pub async fn detach(&self, standby: &Standby) {
+        self.halt(&standby.0, Stop::Clean).await;
+    }
+
+    /// Stops the primary for good, and promotes the standby with what it has.
+    pub async fn succeed(&self, standby: Standby) {
+        let Standby(standby) = standby;
         self.stop(Stop::Immediate).await;
         let old = std::mem::replace(&mut *self.primary.lock().expect("not poisoned"), standby.clone());
+        if !standby.dir.join("postmaster.pid").exists() {
+            self.launch(&standby).await;
+        }
         let mut promote = unprivileged(self.bin.join("pg_ctl"));
         promote.args(["promote", "-w", "-t", "60", "-D"]).arg(&standby.dir);
         run(promote).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::chaos::Mode;
 use super::cluster::Stop;
 use super::run::{Between, Plan, Run, run};
+use super::world::World;
 use super::writer::Prepared;
 
 fn ms(n: u64) -> Duration {
@@ -149,6 +150,7 @@ pub async fn restore_a_copy(run: &mut Run) {
         let (copy, states) = (world.cluster.copy().await, world.histories().all());
         world.cluster.resume().await;
         drop(gate);
+        give_out_transaction_ids(&world).await;
         world.has_hits().await;
 
         let gate = world.gate.write().await;
@@ -171,7 +173,8 @@ async fn a_cold_copy_may_be_restored_over_it() {
     run.broke("copies restored", 1);
 }
 
-/// The primary is gone, and its standby takes over with what was prepared.
+/// The primary is gone, and its standby takes over: with all there was and what was prepared, or, every other time, without
+/// what was written last. Then what that had read and given is no more, and its transactions' ids are given again.
 pub async fn promote_a_standby(run: &mut Run) {
     let world = run.world.clone();
     let mut number = 0;
@@ -179,15 +182,43 @@ pub async fn promote_a_standby(run: &mut Run) {
         let standby = world.cluster.follow().await;
         world.has_hits().await;
         number += 1;
-        let prepared = Prepared::new(&world, format!("succession {number}"), &mut run.rng).await;
-        let gate = world.gate.write().await;
-        world.cluster.succeed(standby).await;
-        run.relay.as_ref().expect("planned").turn(world.cluster.port());
-        drop(gate);
-        world.has_hits().await;
-        prepared.commit(&world).await;
+        if number % 2 == 0 {
+            let prepared = Prepared::new(&world, format!("succession {number}"), &mut run.rng).await;
+            let gate = world.gate.write().await;
+            world.cluster.catch_up(&standby).await;
+            world.cluster.succeed(standby).await;
+            run.relay.as_ref().expect("planned").turn(world.cluster.port());
+            drop(gate);
+            world.has_hits().await;
+            prepared.commit(&world).await;
+        } else {
+            let gate = world.gate.write().await;
+            world.cluster.catch_up(&standby).await;
+            world.cluster.detach(&standby).await;
+            let states = world.histories().all();
+            drop(gate);
+            give_out_transaction_ids(&world).await;
+            world.has_hits().await;
+
+            let gate = world.gate.write().await;
+            let sent = world.now();
+            world.cluster.succeed(standby).await;
+            run.relay.as_ref().expect("planned").turn(world.cluster.port());
+            let now = world.now();
+            world.histories().replaced(&states, sent, now);
+            drop(gate);
+            world.tally().fault("promotions that lose writes");
+            world.has_hits().await;
+        }
         world.tally().fault("promotions");
     }
+}
+
+/// Thousands that nothing is written with: in a history that doesn't have them they are given out again.
+async fn give_out_transaction_ids(world: &World) {
+    let admin = world.session("postgres").await;
+    let sql = "DO $$ BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
+    admin.batch_execute(sql).await.expect("it stands");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,6 +226,7 @@ async fn a_standby_may_be_promoted() {
     let plan = Plan { between: Between::Relay, seconds: 12, ..Plan::new("promoted") };
     let run = run(plan, promote_a_standby).await;
     run.kept_its_promise();
-    run.broke("promotions", 1);
+    run.broke("promotions", 2);
+    run.broke("promotions that lose writes", 1);
     run.broke("prepared transactions across it", 1);
 }
