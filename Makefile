@@ -8,8 +8,9 @@ SOAK_SCHEDULES ?= 200000
 QUESTIONS ?=
 SOAK_SECONDS ?= 600
 SOAK_OUTAGE_SECONDS ?= 30
+SOAK_ORACLE_SECONDS ?= 300
 
-.PHONY: demo test lint bench pictures soak tools
+.PHONY: demo test sabotage lint bench pictures soak tools
 
 ## Plays the incident that Seawall exists for, then stays up for you to try.
 demo:
@@ -18,6 +19,10 @@ demo:
 ## Every test, against real PostgreSQL.
 test: tools
 	$(CARGO) test --locked --quiet
+
+## Whether the oracle of invalidation notices services that are broken on purpose.
+sabotage: tools
+	$(CARGO) test --locked --quiet --features sabotage --test oracle sabotage
 
 ## What continuous integration checks beside the tests.
 lint:
@@ -37,10 +42,12 @@ bench: tools
 pictures:
 	$(CARGO) bench --locked --quiet --bench service -- publish $(QUESTIONS)
 
-## Mixed load with random faults, outages, the parsers' fuzzing and the flights' model, for long. SEAWALL_SEED repeats one.
+## Mixed load with random faults, outages, the oracle of invalidation with all of its faults, the parsers' fuzzing and the
+## flights' model, for long. SEAWALL_SEED repeats one.
 soak: tools
 	SEAWALL_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --release --test soak -- --nocapture
 	SEAWALL_OUTAGE_SECONDS=$(SOAK_OUTAGE_SECONDS) $(CARGO) test --locked --release --test integration outage
+	SEAWALL_ORACLE_SECONDS=$(SOAK_ORACLE_SECONDS) $(CARGO) test --locked --release --test oracle -- --nocapture --test-threads 1
 	SEAWALL_FUZZ_CASES=$(SOAK_CASES) $(CARGO) test --locked --release --test parsers --test config
 	SEAWALL_SHUTTLE_ITERATIONS=$(SOAK_SCHEDULES) $(CARGO) test --locked --release --test flight_model
 

@@ -9,7 +9,7 @@ async fn in_peace(_: &mut Run) {}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_events_the_judge_finds_every_kind_of_query_wrong() {
-    let plan = Plan { invalidation: "source = \"none\"", ..Plan::new("without events") };
+    let plan = Plan { invalidation: "source = \"none\"", seconds: 5, ..Plan::new("without events") };
     let run = run(plan, in_peace).await;
     let tally = run.world.tally();
     for query in QUERIES {

@@ -1,9 +1,12 @@
 //! Kinds of writes: which rows each needs for itself, and the statements that it may be made of.
 
+use std::fmt::Write as _;
+
+use fastrand::Rng;
+
 use super::draft::Draft;
 use super::history::{Key, Relation, State};
 use super::schema::{ANIMALS, BULK, BULK_CHILDREN, GROUPS, GROWN, ITEMS, NOTES, PARTS, TABLES_OF_ANIMALS};
-use fastrand::Rng;
 
 /// A write, with what it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +153,7 @@ fn notes(draft: &mut Draft<'_>, id: i64) {
     for note in (0..NOTES).filter(|note| note % ITEMS == id) {
         let key = Key(Relation::Note, note);
         if draft.state(key) == State::Absent {
-            lines += &format!("{note}\t{id}\t{v}\n");
+            writeln!(lines, "{note}\t{id}\t{v}").expect("a String takes it");
         } else if draft.once_in(3) {
             draft.run(format!("DELETE FROM shop.note WHERE id = {note}"));
             draft.set(key, State::Absent);

@@ -158,7 +158,7 @@ impl Cluster {
     }
 
     /// Puts the copy in the place of the primary's files; it must be down.
-    pub async fn restore(&self, copy: Copy) {
+    pub fn restore(&self, copy: Copy) {
         let primary = self.primary();
         fs::remove_dir_all(&primary.dir).expect("it is down");
         fs::rename(copy.0, &primary.dir).expect("one file system");

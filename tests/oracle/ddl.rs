@@ -265,7 +265,7 @@ async fn define_again_and_again(run: &mut Run, forms: &[Form]) {
 }
 
 fn plan(name: &'static str) -> Plan {
-    Plan { queries: QUERIES, tables: tables(), seconds: 12, ..Plan::new(name) }
+    Plan { queries: QUERIES, tables: tables(), seconds: 10, ..Plan::new(name) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,7 +277,7 @@ async fn every_definition_may_change_under_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_definition_that_nobody_notices_is_found_by_the_judge() {
-    let plan = Plan { invalidation: "source = \"none\"", ..plan("definitions without events") };
+    let plan = Plan { invalidation: "source = \"none\"", seconds: 8, ..plan("definitions without events") };
     // Whether a partition has triggers is nothing that this service asks.
     let transactions: Vec<Form> = FORMS.into_iter().filter(|form| *form != Form::NewPartition).collect();
     let run = run(plan, async |run: &mut Run| define_again_and_again(run, &transactions).await).await;

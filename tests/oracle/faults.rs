@@ -63,7 +63,7 @@ pub async fn kill_and_restart_postgres(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_may_be_killed_and_restarted_with_transactions_prepared() {
-    let run = run(Plan { seconds: 12, ..Plan::new("crashes") }, kill_and_restart_postgres).await;
+    let run = run(Plan { seconds: 10, ..Plan::new("crashes") }, kill_and_restart_postgres).await;
     run.kept_its_promise();
     run.broke("kills of Postgres", 2);
     run.broke("prepared transactions across it", 2);
@@ -109,7 +109,7 @@ async fn break_the_network(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_network_may_stall_crawl_and_be_cut() {
-    let plan = Plan { between: Between::Chaos, seconds: 12, ..Plan::new("network") };
+    let plan = Plan { between: Between::Chaos, seconds: 10, ..Plan::new("network") };
     let run = run(plan, break_the_network).await;
     run.kept_its_promise();
     run.broke("faults of the network", 4);
@@ -130,7 +130,7 @@ async fn sleep_through_the_retention(run: &mut Run) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_pods_may_prune_all_the_time_and_what_was_pruned_unread_is_a_gap() {
     let invalidation = "source = \"log\"\nretention = \"1s\"";
-    let plan = Plan { pods: 2, invalidation, seconds: 12, ..Plan::new("pruned") };
+    let plan = Plan { pods: 2, invalidation, seconds: 10, ..Plan::new("pruned") };
     let run = run(plan, sleep_through_the_retention).await;
     run.kept_its_promise();
     run.broke("pauses", 2);
@@ -155,7 +155,7 @@ pub async fn restore_a_copy(run: &mut Run) {
 
         let gate = world.gate.write().await;
         world.cluster.stop(if run.rng.bool() { Stop::Clean } else { Stop::Immediate }).await;
-        world.cluster.restore(copy).await;
+        world.cluster.restore(copy);
         let sent = world.now();
         world.cluster.resume().await;
         let now = world.now();
@@ -168,7 +168,7 @@ pub async fn restore_a_copy(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cold_copy_may_be_restored_over_it() {
-    let run = run(Plan { seconds: 10, ..Plan::new("restored") }, restore_a_copy).await;
+    let run = run(Plan { seconds: 8, ..Plan::new("restored") }, restore_a_copy).await;
     run.kept_its_promise();
     run.broke("copies restored", 1);
 }
@@ -223,7 +223,7 @@ async fn give_out_transaction_ids(world: &World) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_may_be_promoted() {
-    let plan = Plan { between: Between::Relay, seconds: 12, ..Plan::new("promoted") };
+    let plan = Plan { between: Between::Relay, seconds: 10, ..Plan::new("promoted") };
     let run = run(plan, promote_a_standby).await;
     run.kept_its_promise();
     run.broke("promotions", 2);

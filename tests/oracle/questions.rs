@@ -9,6 +9,7 @@ use super::judge::{Fact, Filter, Measure};
 use super::schema::{ANIMALS, BULK, BULK_CHILDREN, GROUPS, ITEMS, NOTES, PARTS};
 
 /// A query.
+#[derive(Clone, Copy)]
 pub struct Query {
     pub name: &'static str,
     sql: &'static str,
@@ -285,10 +286,10 @@ impl Question {
     /// Its path.
     pub fn path(&self) -> String {
         let Query { name, parameter, .. } = self.query;
-        match parameter.is_empty() {
-            true => format!("/v1/queries/{name}"),
-            false => format!("/v1/queries/{name}?{parameter}={}", self.value),
+        if parameter.is_empty() {
+            return format!("/v1/queries/{name}");
         }
+        format!("/v1/queries/{name}?{parameter}={}", self.value)
     }
 
     /// What the body of an answer says.

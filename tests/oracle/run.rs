@@ -61,7 +61,7 @@ impl Plan {
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
-            seconds: 8,
+            seconds: 6,
             pods: 1,
             invalidation: "source = \"log\"",
             queries: &[],
@@ -97,7 +97,11 @@ impl Run {
     async fn show(&self) {
         for pod in &self.pods {
             println!("{}", pod.status().await);
-            for line in pod.log().lines().filter(|line| !line.contains("a query works, but") && !line.contains("a rebuild failed")) {
+            for line in pod
+                .log()
+                .lines()
+                .filter(|line| !line.contains("a query works, but") && !line.contains("a rebuild failed"))
+            {
                 println!("{line}");
             }
         }
@@ -211,9 +215,9 @@ async fn converges(run: &mut Run, queries: &[&'static Query]) {
     for pod in &run.pods {
         let mut client = Client::new(pod.queries);
         for question in queries.iter().flat_map(|query| Question::all(query)) {
-            eventually(&question.path(), WITHIN, async || match ask(&run.world, &mut client, question).await {
-                true => Ok(()),
-                false => Err(format!("{:?}", run.world.tally().problems)),
+            eventually(&question.path(), WITHIN, async || {
+                let answered = ask(&run.world, &mut client, question).await;
+                answered.then_some(()).ok_or_else(|| format!("{:?}", run.world.tally().problems))
             })
             .await;
         }

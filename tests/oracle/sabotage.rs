@@ -31,6 +31,6 @@ async fn a_service_that_takes_a_restored_copy_for_the_same_history_is_caught() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_takes_a_successor_for_the_same_history_is_caught() {
-    let plan = Plan { between: Between::Relay, seconds: 12, ..broken("no lineage, promoted", "no-lineage") };
+    let plan = Plan { between: Between::Relay, seconds: 10, ..broken("no lineage, promoted", "no-lineage") };
     is_caught(&run(plan, promote_a_standby).await);
 }

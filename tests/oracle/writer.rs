@@ -270,13 +270,11 @@ impl Session {
         if let Some(error) = cause {
             note(world, error);
         }
-        match self.client.batch_execute("ROLLBACK").await {
-            Ok(()) => Outcome::RolledBack,
-            Err(_) => {
-                self.replace(world).await;
-                Outcome::FoundRolledBack
-            }
+        if self.client.batch_execute("ROLLBACK").await.is_ok() {
+            return Outcome::RolledBack;
         }
+        self.replace(world).await;
+        Outcome::FoundRolledBack
     }
 
     /// Waits until the backend has gone, whatever it was doing.
