@@ -118,8 +118,9 @@ struct Follower {
     canary: Option<Moment>,
     /// A notification of somebody else's was heard: others may be lost with a connection.
     heard: bool,
-    /// Snapshots of polls, with their moments, the oldest first: one as old as the retention is what the log is pruned to.
-    taken: VecDeque<(Moment, Snapshot)>,
+    /// Snapshots of polls, with their moments and epochs, the oldest first: one as old as the retention is what the log is
+    /// pruned to, while its epoch lasts.
+    taken: VecDeque<(Moment, String, Snapshot)>,
 }
 
 impl Postgres {
@@ -192,6 +193,7 @@ impl Follower {
         }
         self.postgres.shared.reads_epoch.store(true, Ordering::Release);
         self.read.ledger().expect_stream();
+        self.schema.begin();
         let poller = Poller::prepare(&listener.client).await?;
         let mut flush = self.heard.then_some(Flush::NotifyLost);
         let mut rung: Vec<Box<str>> = vec![];
@@ -202,21 +204,19 @@ impl Follower {
             if listener.has_lost() {
                 flush = Some(Flush::NotifyLost);
             }
-            let stamp = match self.poll(&listener, &poller).await? {
-                Some(stamp) => stamp,
+            let mut polled = self.poll(&listener, &poller).await?;
+            if polled.is_none() {
                 // A crash or a promotion has emptied the log and the epoch with it; in recovery this does nothing.
-                None => {
-                    self.postgres.shared.upkeep.reseed().await?;
-                    let seeded = self.poll(&listener, &poller).await?;
-                    seeded.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?
-                }
-            };
-            self.notified(&stamp, std::mem::take(&mut rung));
+                self.postgres.shared.upkeep.reseed().await?;
+                polled = self.poll(&listener, &poller).await?;
+            }
+            let stamp = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
+            self.notified(&stamp, &std::mem::take(&mut rung));
             if let Some(reason) = flush.take() {
                 self.flush(&stamp, reason);
             }
             if began >= canary_due {
-                self.write().await;
+                self.write();
                 canary_due = began + CANARY;
             }
             // At least as long as the poll took, so that a slow database isn't asked without pause.
@@ -233,7 +233,7 @@ impl Follower {
         let asked = self.read.ledger().ask();
         let look = self.schema.look();
         let looked = look.is_some();
-        let look = look.as_ref().map_or(Look::Log, |closure| Look::Schema(closure));
+        let look = look.as_ref().map_or(Look::Log, Look::Schema);
         let sent = self.read.clock().now();
         let within = POLL_WITHIN.min(self.schema.max_lag() / 2);
         let Ok(brought) = timeout(within, poller.poll(&listener.client, &asked, look, sent)).await else {
@@ -273,7 +273,7 @@ impl Follower {
             self.flush(&stamp, Flush::Schema);
         }
         self.schema.keep_up();
-        self.remember(&stamp.snapshot, sent, epoch).await;
+        self.remember(&stamp.snapshot, sent, epoch);
         self.read.stream_is(match marker {
             Some(marker) if marker == listener.marker() && self.schema.is_settled() => StreamState::Following,
             Some(marker) if marker == listener.marker() => StreamState::Starting,
@@ -284,7 +284,7 @@ impl Follower {
     }
 
     /// What others notified of, all of it before the poll that took `stamp` was sent.
-    fn notified(&mut self, stamp: &Stamp, payloads: Vec<Box<str>>) {
+    fn notified(&mut self, stamp: &Stamp, payloads: &[Box<str>]) {
         for text in payloads.iter().filter(|text| !text.is_empty()) {
             self.heard = true;
             let payload = Payload::parse(text);
@@ -302,18 +302,16 @@ impl Follower {
     }
 
     /// Keeps the snapshot for pruning, and prunes to one that is as old as the retention.
-    async fn remember(&mut self, snapshot: &Snapshot, sent: Moment, epoch: Option<String>) {
+    fn remember(&mut self, snapshot: &Snapshot, sent: Moment, epoch: Option<String>) {
         let retention = self.settings.retention;
-        let due = self.taken.back().is_none_or(|(last, _)| sent.since(*last) >= retention / KEPT);
-        if !due {
-            return;
-        }
-        self.taken.push_back((sent, snapshot.clone()));
+        let due = self.taken.back().is_none_or(|(last, ..)| sent.since(*last) >= retention / KEPT);
+        let (true, Some(epoch)) = (due, epoch) else { return };
+        self.taken.push_back((sent, epoch, snapshot.clone()));
         let mut oldest = None;
-        while self.taken.front().is_some_and(|(taken, _)| sent.since(*taken) >= retention) {
+        while self.taken.front().is_some_and(|(taken, ..)| sent.since(*taken) >= retention) {
             oldest = self.taken.pop_front();
         }
-        let (Some((_, horizon)), Some(epoch)) = (oldest, epoch) else { return };
+        let Some((_, epoch, horizon)) = oldest else { return };
         let postgres = Arc::clone(&self.postgres);
         let metrics = Arc::clone(self.read.metrics());
         // Beside the polls: it may take its time.
@@ -328,7 +326,7 @@ impl Follower {
     }
 
     /// Announces this pod's canary, unless the last one is still on its way.
-    async fn write(&mut self) {
+    fn write(&mut self) {
         let now = self.read.clock().now();
         // One that was lost with a connection or a history is given up.
         if self.canary.is_some_and(|sent| now.since(sent) < CANARY * 10) {
