@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Postgres;
@@ -38,6 +39,7 @@ use super::settings::{Settings, SettingsError};
 use crate::catalog::InForce;
 use crate::clock::Moment;
 use crate::ledger::{Applied, Payload};
+use crate::readthrough::origin::OriginState;
 use crate::readthrough::{Readthrough, StreamState};
 use crate::stamp::{Snapshot, Stamp};
 use crate::telemetry::metrics::{Announced, Flush};
@@ -162,11 +164,31 @@ impl Postgres {
                 StreamState::NoSchema(_) => LOOK_FOR_SCHEMA,
                 _ => pause,
             };
-            follower.read.metrics().listener_reconnects.inc();
+            let is_interrupted = !matches!(trouble.state, StreamState::NoSchema(_));
+            if is_interrupted {
+                follower.read.metrics().listener_reconnects.inc();
+            }
             follower.read.stream_is(trouble.state);
-            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            let mut origin = follower.postgres.shared.pool.reach().follow();
+            origin.mark_unchanged();
+            sleep(FIRST_PAUSE).await;
+            tokio::select! {
+                () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                // A fill or a probe has reached the database: who follows it need not wait any longer.
+                () = came_back(&mut origin), if is_interrupted => {}
+            }
         }
     }
+}
+
+/// Resolves when the database is reached that was not. Cancel safe.
+async fn came_back(origin: &mut watch::Receiver<OriginState>) {
+    while origin.changed().await.is_ok() {
+        if *origin.borrow_and_update() == OriginState::Up {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// It only ends with trouble.
@@ -175,13 +197,17 @@ enum Never {}
 impl Follower {
     /// One connection's life.
     async fn follow(&mut self) -> Result<Never, Trouble> {
-        let opening = Listener::open(&self.connector, &self.settings.channel);
+        let opening = async {
+            let listener = Listener::open(&self.connector, &self.settings.channel).await?;
+            let readable: bool = listener.client.query_one(READS_EPOCH, &[]).await?.try_get(0)?;
+            let poller = if readable { Some(Poller::prepare(&listener.client).await?) } else { None };
+            Ok::<_, Trouble>((listener, poller))
+        };
         let Ok(opened) = timeout(self.connect_within, opening).await else {
             return Err(Trouble::away("connecting took too long".into()));
         };
-        let mut listener = opened?;
-        let readable: bool = listener.client.query_one(READS_EPOCH, &[]).await?.try_get(0)?;
-        if !readable {
+        let (mut listener, poller) = opened?;
+        let Some(poller) = poller else {
             self.postgres.shared.reads_epoch.store(false, Ordering::Release);
             self.read.ledger().forgo_stream();
             self.schema.forget();
@@ -190,11 +216,10 @@ impl Follower {
                     "there is no schema seawall that this role may read: run seawall migrate".into(),
                 ),
             });
-        }
+        };
         self.postgres.shared.reads_epoch.store(true, Ordering::Release);
         self.read.ledger().expect_stream();
         self.schema.begin();
-        let poller = Poller::prepare(&listener.client).await?;
         let mut flush = self.heard.then_some(Flush::NotifyLost);
         let mut rung: Vec<Box<str>> = vec![];
         let mut canary_due = Instant::now();
