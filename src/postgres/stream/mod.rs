@@ -188,7 +188,7 @@ async fn came_back(origin: &mut watch::Receiver<OriginState>) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// It only ends with trouble.
