@@ -17,7 +17,7 @@ pub enum Sabotage {
 
 /// Whether this process has that fault.
 #[cfg(not(feature = "sabotage"))]
-#[inline(always)]
+#[inline]
 pub const fn is(_: Sabotage) -> bool {
     false
 }

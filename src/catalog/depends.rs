@@ -79,13 +79,16 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A column, and the name of the parameter that it equals.
+pub type Equal = (Box<str>, Box<str>);
+
 /// Reads `id = :id and region = :region`: columns and names of parameters, by column.
 ///
 /// # Errors
 /// Why the text is no such statement, and the remedy.
-pub fn rows(text: &str) -> Result<Vec<(Box<str>, Box<str>)>, String> {
+pub fn rows(text: &str) -> Result<Vec<Equal>, String> {
     let mut reader = Reader::new(text);
-    let mut rows: Vec<(Box<str>, Box<str>)> = vec![];
+    let mut rows: Vec<Equal> = vec![];
     loop {
         let column = reader.name()?;
         if !reader.take_if("=") {

@@ -71,12 +71,26 @@ async fn wanted(catalog: &Catalog, service: &Settings) -> Result<(Vec<Wanted>, V
     Ok((wanted, without))
 }
 
+/// Brings a private database to what `config`'s queries need.
+///
+/// # Errors
+/// As [`migrate::migrate`]; a table that can have no triggers is no error.
+#[cfg(feature = "embedded")]
+pub(super) async fn bring_up(config: &Config, url: &str) -> Result<(), MigrateError> {
+    let settings = postgres_settings(config, url);
+    let (wanted, _) = wanted(&Catalog::new(config.queries.clone()), &settings).await?;
+    let role = migrate::role(&settings).await?;
+    migrate::migrate(&settings, &role, &wanted).await.map(drop)
+}
+
 async fn install(catalog: &Catalog, service: &Settings, migrating: &Settings) -> Result<u8, MigrateError> {
     let role = migrate::role(service).await?;
     let (wanted, without) = wanted(catalog, service).await?;
     let report = migrate::migrate(migrating, &role, &wanted).await?;
     print!("{}", text(&report));
-    without.iter().for_each(|line| println!("{line}"));
+    for line in without {
+        println!("{line}");
+    }
     Ok(code(&report))
 }
 
@@ -85,7 +99,9 @@ async fn print(catalog: &Catalog, service: &Settings, migrating: &Settings) -> R
     let (wanted, without) = wanted(catalog, service).await?;
     let (sql, report) = migrate::script(migrating, &role, &wanted).await?;
     print!("{sql}");
-    without.iter().for_each(|line| eprintln!("{line}"));
+    for line in without {
+        eprintln!("{line}");
+    }
     Ok(code(&report))
 }
 

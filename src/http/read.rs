@@ -210,7 +210,7 @@ impl Service {
         }
         let age = entry.age(now).as_secs();
         headers.insert(header::AGE, AGE.value(age));
-        headers.insert(header::CACHE_CONTROL, asked.lifetime(&entry, age, now));
+        headers.insert(header::CACHE_CONTROL, asked.lifetime(&entry, &source, age, now));
         headers.insert(CACHE_STATUS.clone(), cache_status::value(&source));
         if self.options.expose_stamp || asked.headers.get(&SEAWALL_DEBUG).is_some_and(|v| v == "1") {
             headers.insert(SEAWALL_STAMP.clone(), stamp_value(&entry.stamp().snapshot));
@@ -363,11 +363,13 @@ impl<'a> Asked<'a> {
     }
 
     /// `Cache-Control` of the answer. Clients ask each time, unless `client_ttl` lets them keep a fresh answer: then for
-    /// so long, and never beyond its lifetime.
+    /// so long, and never beyond its lifetime. What is given although nobody vouches for it is kept by nobody.
     #[inline]
-    fn lifetime(&self, entry: &Entry, age: u64, now: Moment) -> HeaderValue {
+    fn lifetime(&self, entry: &Entry, source: &Source, age: u64, now: Moment) -> HeaderValue {
+        let vouched =
+            matches!(source, Source::Memory { by: By::Lifetime | By::RefillLimited, .. } | Source::Fill { .. });
         match entry.freshness(now) {
-            Freshness::Fresh(left) if !self.client_ttl.is_zero() => {
+            Freshness::Fresh(left) if !self.client_ttl.is_zero() && vouched => {
                 MAX_AGE.value(age + self.client_ttl.min(left).as_secs())
             }
             _ => HeaderValue::from_static("no-cache"),

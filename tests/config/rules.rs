@@ -211,6 +211,16 @@ fn events_come_from_the_log_or_from_nowhere_yet() {
 }
 
 #[test]
+fn polls_are_often_enough_for_every_query() {
+    accepted("invalidation.poll_interval = \"500ms\"");
+    refused_for("invalidation.poll_interval = \"501ms\"", "invalidation.poll_interval", "write at most \"500ms\"");
+    accepted("invalidation.poll_interval = \"501ms\"\ninvalidation.source = \"none\"");
+    accepted("invalidation.poll_interval = \"25ms\"\nqueries.q.max_lag = \"100ms\"\nqueries.q.sql = \"SELECT 1\"");
+    let lines = "invalidation.poll_interval = \"26ms\"\nqueries.q.max_lag = \"100ms\"\nqueries.q.sql = \"SELECT 1\"";
+    refused_for(lines, "invalidation.poll_interval", "write at most \"25ms\"");
+}
+
+#[test]
 fn a_query_has_a_name_and_sql_from_one_place() {
     let longest = format!("q{}", "0".repeat(62));
     accepted(&format!("queries.{longest}.sql = \"SELECT 1\""));

@@ -3,6 +3,7 @@
 mod answers;
 mod expiry;
 mod lifecycle;
+mod log;
 mod measures;
 mod nonsense;
 mod origin;

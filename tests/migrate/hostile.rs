@@ -55,7 +55,7 @@ async fn the_longest_names_and_values_together_still_fit_the_log() {
     let tag = format!("{}.{}", "%F0%9F%98%80".repeat(15), "%C3%A9".repeat(31));
     for (value, exact) in [("a", true), ("repeat(chr(233), 100)", false)] {
         let value = if exact { "'a'" } else { value };
-        let values = vec![value; 8].join(", ");
+        let values = [value; 8].join(", ");
         let tags = shop.tags(&format!("INSERT INTO \"{schema}\".\"{table}\" VALUES ({values})")).await;
         assert!(tags.contains(&tag), "{tags:?}");
         assert!(tags.contains(&format!("{tag}:*")), "eight names are over a thousand bytes: {tags:?}");
@@ -80,7 +80,7 @@ async fn a_writer_needs_no_grant_and_can_do_nothing_to_the_log() {
         "SELECT seawall.truncated()",
     ] {
         let error = shop.writer.batch_execute(sql).await.expect_err(sql);
-        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{sql}: {error:?}");
+        assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("42501"), "{sql}: {error:?}");
     }
 }
 

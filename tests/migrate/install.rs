@@ -166,7 +166,7 @@ async fn the_service_may_read_and_call_its_functions_and_nothing_else() {
         "SELECT * FROM shop.a",
     ] {
         let error = service.batch_execute(sql).await.expect_err(sql);
-        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{sql}: {error:?}");
+        assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("42501"), "{sql}: {error:?}");
     }
     // A grant that was taken is given back.
     batch(&shop.owner, &format!("REVOKE EXECUTE ON FUNCTION seawall.reseed() FROM {}", shop.roles.service)).await;

@@ -10,6 +10,7 @@ use crate::config::read::{At, Place, Reader, join};
 use crate::config::suggest;
 
 /// What is declared in `depends`; `known` are the parameters of the SQL, `None` if that was no good. `Some(None)`: nothing is.
+#[expect(clippy::option_option, reason = "no good, or absent, or there")]
 pub(super) fn check(
     reader: &mut Reader<'_>,
     query: &Place<'_>,

@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::catalog::Declaration;
+
 use super::keys::{self, Force, Section, TOP};
 use super::problem::{Problems, segment};
 use super::raw::{Table, Value};
@@ -35,6 +37,7 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
     let cache = check_cache(reader, &cache, postgres.as_ref().map(|p| p.pool_size));
     let invalidation = check_invalidation(reader, &invalidation);
     let queries = queries::check(reader, root, &defaults);
+    check_lags(reader, root, invalidation.as_ref(), queries.as_deref());
     let problems = std::mem::take(&mut reader.problems);
     match (server, admin, postgres, cache, invalidation, queries) {
         (Some(server), Some(admin), Some(postgres), Some(cache), Some(invalidation), Some(queries))
@@ -212,6 +215,34 @@ fn check_cache(reader: &mut Reader<'_>, place: &Place<'_>, pool_size: Option<usi
         max_queued_fills: max_queued_fills?,
     })
 }
+
+/// A query whose `max_lag` is no longer than some polls would be blind most of the time.
+fn check_lags(
+    reader: &mut Reader<'_>,
+    root: &Table,
+    invalidation: Option<&Invalidation>,
+    queries: Option<&[Declaration]>,
+) {
+    let Some(Invalidation { source: Source::Log, poll_interval, .. }) = invalidation else { return };
+    let Some(shortest) = queries.unwrap_or_default().iter().map(|query| query.policy.max_lag).min() else { return };
+    if *poll_interval * POLLS_PER_LAG > shortest {
+        let line = match root.get("invalidation").map(|entry| &entry.value) {
+            Some(Value::Table(table)) => table.get("poll_interval").map(|entry| entry.line),
+            _ => None,
+        };
+        let at = At { key: "invalidation.poll_interval".into(), line };
+        let most = shortest / POLLS_PER_LAG;
+        let message = format!(
+            "it is {poll_interval:?}, and the shortest max_lag of a query {shortest:?}: between two polls it would be blind; \
+             write at most \"{}ms\", or a longer max_lag",
+            most.as_millis()
+        );
+        reader.report(&at, message);
+    }
+}
+
+/// Polls within the shortest `max_lag` at least, so that one that is late makes nobody blind.
+const POLLS_PER_LAG: u32 = 4;
 
 fn check_invalidation(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Invalidation> {
     let retention = reader.duration(place, "retention", &bounds::RETENTION);

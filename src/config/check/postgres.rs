@@ -101,6 +101,7 @@ fn check_url(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Url> {
 }
 
 /// The URL `key`, if it is a good one or absent. It is encrypted as `url` is: of one server there is one truth.
+#[expect(clippy::option_option, reason = "no good, or absent, or there")]
 fn check_other_url(reader: &mut Reader<'_>, place: &Place<'_>, key: &str, tls: Option<Tls>) -> Option<Option<Secret>> {
     let (text, given) = reader.text(place, key)?;
     if text.is_empty() {

@@ -96,7 +96,9 @@ impl Shared {
                 }
             }
             let mut closure = Closure::default();
-            judged.iter().for_each(|(_, verdict)| closure.extend(&verdict.closure));
+            for (_, verdict) in &judged {
+                closure.extend(&verdict.closure);
+            }
             let fingerprint = fingerprint::read(session.client(), &closure).await.map_err(|e| Failure::from(&e))?;
             former = Some((judged, Analysed { closure, fingerprint }));
         }

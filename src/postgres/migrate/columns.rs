@@ -140,16 +140,16 @@ pub(super) fn settle(
 }
 
 fn resolve(names: &[Box<str>], columns: &[Column]) -> Result<KeyColumns, String> {
-    let column = |name: &Box<str>| {
-        let column = columns.iter().find(|c| *c.name == **name).ok_or_else(|| format!("there is no column {name}"))?;
+    let column = |name: &str| {
+        let column = columns.iter().find(|c| c.name == name).ok_or_else(|| format!("there is no column {name}"))?;
         let kind = KeyType::from_oid(column.type_oid)
             .ok_or_else(|| format!("column {name}: equal values of its type may differ in text"))?;
         if kind.is_free_text() && !column.deterministic {
             return Err(format!("column {name}: its collation calls different texts equal"));
         }
-        Ok((name.to_string(), kind))
+        Ok((name.to_owned(), kind))
     };
-    names.iter().map(column).collect::<Result<_, _>>().map(KeyColumns)
+    names.iter().map(|name| column(name)).collect::<Result<_, _>>().map(KeyColumns)
 }
 
 #[cfg(test)]

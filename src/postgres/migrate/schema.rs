@@ -1,5 +1,7 @@
 //! The schema itself: what of it is there, what is missing, and who may use it.
 
+use std::fmt::Write as _;
+
 use tokio_postgres::{Client, Error};
 
 use super::MigrateError;
@@ -68,7 +70,7 @@ pub(super) async fn missing_grants(client: &Client, role: &str, incomplete: bool
                 continue;
             }
         }
-        sql.push_str(&format!("GRANT {grant} TO {};\n", identifier(role)));
+        let _ = writeln!(sql, "GRANT {grant} TO {};", identifier(role));
     }
     Ok(sql)
 }

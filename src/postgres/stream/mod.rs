@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Postgres;
@@ -38,6 +39,7 @@ use super::settings::{Settings, SettingsError};
 use crate::catalog::InForce;
 use crate::clock::Moment;
 use crate::ledger::{Applied, Payload};
+use crate::readthrough::origin::OriginState;
 use crate::readthrough::{Readthrough, StreamState};
 use crate::stamp::{Snapshot, Stamp};
 use crate::telemetry::metrics::{Announced, Flush};
@@ -118,8 +120,9 @@ struct Follower {
     canary: Option<Moment>,
     /// A notification of somebody else's was heard: others may be lost with a connection.
     heard: bool,
-    /// Snapshots of polls, with their moments, the oldest first: one as old as the retention is what the log is pruned to.
-    taken: VecDeque<(Moment, Snapshot)>,
+    /// Snapshots of polls, with their moments and epochs, the oldest first: one as old as the retention is what the log is
+    /// pruned to, while its epoch lasts.
+    taken: VecDeque<(Moment, String, Snapshot)>,
 }
 
 impl Postgres {
@@ -161,11 +164,31 @@ impl Postgres {
                 StreamState::NoSchema(_) => LOOK_FOR_SCHEMA,
                 _ => pause,
             };
-            follower.read.metrics().listener_reconnects.inc();
+            let is_interrupted = !matches!(trouble.state, StreamState::NoSchema(_));
+            if is_interrupted {
+                follower.read.metrics().listener_reconnects.inc();
+            }
             follower.read.stream_is(trouble.state);
-            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            let mut origin = follower.postgres.shared.pool.reach().follow();
+            origin.mark_unchanged();
+            sleep(FIRST_PAUSE).await;
+            tokio::select! {
+                () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                // A fill or a probe has reached the database: who follows it need not wait any longer.
+                () = came_back(&mut origin), if is_interrupted => {}
+            }
         }
     }
+}
+
+/// Resolves when the database is reached that was not. Cancel safe.
+async fn came_back(origin: &mut watch::Receiver<OriginState>) {
+    while origin.changed().await.is_ok() {
+        if *origin.borrow_and_update() == OriginState::Up {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// It only ends with trouble.
@@ -174,13 +197,17 @@ enum Never {}
 impl Follower {
     /// One connection's life.
     async fn follow(&mut self) -> Result<Never, Trouble> {
-        let opening = Listener::open(&self.connector, &self.settings.channel);
+        let opening = async {
+            let listener = Listener::open(&self.connector, &self.settings.channel).await?;
+            let readable: bool = listener.client.query_one(READS_EPOCH, &[]).await?.try_get(0)?;
+            let poller = if readable { Some(Poller::prepare(&listener.client).await?) } else { None };
+            Ok::<_, Trouble>((listener, poller))
+        };
         let Ok(opened) = timeout(self.connect_within, opening).await else {
             return Err(Trouble::away("connecting took too long".into()));
         };
-        let mut listener = opened?;
-        let readable: bool = listener.client.query_one(READS_EPOCH, &[]).await?.try_get(0)?;
-        if !readable {
+        let (mut listener, poller) = opened?;
+        let Some(poller) = poller else {
             self.postgres.shared.reads_epoch.store(false, Ordering::Release);
             self.read.ledger().forgo_stream();
             self.schema.forget();
@@ -189,10 +216,10 @@ impl Follower {
                     "there is no schema seawall that this role may read: run seawall migrate".into(),
                 ),
             });
-        }
+        };
         self.postgres.shared.reads_epoch.store(true, Ordering::Release);
         self.read.ledger().expect_stream();
-        let poller = Poller::prepare(&listener.client).await?;
+        self.schema.begin();
         let mut flush = self.heard.then_some(Flush::NotifyLost);
         let mut rung: Vec<Box<str>> = vec![];
         let mut canary_due = Instant::now();
@@ -202,21 +229,19 @@ impl Follower {
             if listener.has_lost() {
                 flush = Some(Flush::NotifyLost);
             }
-            let stamp = match self.poll(&listener, &poller).await? {
-                Some(stamp) => stamp,
+            let mut polled = self.poll(&listener, &poller).await?;
+            if polled.is_none() {
                 // A crash or a promotion has emptied the log and the epoch with it; in recovery this does nothing.
-                None => {
-                    self.postgres.shared.upkeep.reseed().await?;
-                    let seeded = self.poll(&listener, &poller).await?;
-                    seeded.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?
-                }
-            };
-            self.notified(&stamp, std::mem::take(&mut rung));
+                self.postgres.shared.upkeep.reseed().await?;
+                polled = self.poll(&listener, &poller).await?;
+            }
+            let stamp = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
+            self.notified(&stamp, &std::mem::take(&mut rung));
             if let Some(reason) = flush.take() {
                 self.flush(&stamp, reason);
             }
             if began >= canary_due {
-                self.write().await;
+                self.write();
                 canary_due = began + CANARY;
             }
             // At least as long as the poll took, so that a slow database isn't asked without pause.
@@ -233,7 +258,7 @@ impl Follower {
         let asked = self.read.ledger().ask();
         let look = self.schema.look();
         let looked = look.is_some();
-        let look = look.as_ref().map_or(Look::Log, |closure| Look::Schema(closure));
+        let look = look.as_ref().map_or(Look::Log, Look::Schema);
         let sent = self.read.clock().now();
         let within = POLL_WITHIN.min(self.schema.max_lag() / 2);
         let Ok(brought) = timeout(within, poller.poll(&listener.client, &asked, look, sent)).await else {
@@ -273,7 +298,7 @@ impl Follower {
             self.flush(&stamp, Flush::Schema);
         }
         self.schema.keep_up();
-        self.remember(&stamp.snapshot, sent, epoch).await;
+        self.remember(&stamp.snapshot, sent, epoch);
         self.read.stream_is(match marker {
             Some(marker) if marker == listener.marker() && self.schema.is_settled() => StreamState::Following,
             Some(marker) if marker == listener.marker() => StreamState::Starting,
@@ -284,7 +309,7 @@ impl Follower {
     }
 
     /// What others notified of, all of it before the poll that took `stamp` was sent.
-    fn notified(&mut self, stamp: &Stamp, payloads: Vec<Box<str>>) {
+    fn notified(&mut self, stamp: &Stamp, payloads: &[Box<str>]) {
         for text in payloads.iter().filter(|text| !text.is_empty()) {
             self.heard = true;
             let payload = Payload::parse(text);
@@ -302,18 +327,16 @@ impl Follower {
     }
 
     /// Keeps the snapshot for pruning, and prunes to one that is as old as the retention.
-    async fn remember(&mut self, snapshot: &Snapshot, sent: Moment, epoch: Option<String>) {
+    fn remember(&mut self, snapshot: &Snapshot, sent: Moment, epoch: Option<String>) {
         let retention = self.settings.retention;
-        let due = self.taken.back().is_none_or(|(last, _)| sent.since(*last) >= retention / KEPT);
-        if !due {
-            return;
-        }
-        self.taken.push_back((sent, snapshot.clone()));
+        let due = self.taken.back().is_none_or(|(last, ..)| sent.since(*last) >= retention / KEPT);
+        let (true, Some(epoch)) = (due, epoch) else { return };
+        self.taken.push_back((sent, epoch, snapshot.clone()));
         let mut oldest = None;
-        while self.taken.front().is_some_and(|(taken, _)| sent.since(*taken) >= retention) {
+        while self.taken.front().is_some_and(|(taken, ..)| sent.since(*taken) >= retention) {
             oldest = self.taken.pop_front();
         }
-        let (Some((_, horizon)), Some(epoch)) = (oldest, epoch) else { return };
+        let Some((_, epoch, horizon)) = oldest else { return };
         let postgres = Arc::clone(&self.postgres);
         let metrics = Arc::clone(self.read.metrics());
         // Beside the polls: it may take its time.
@@ -328,7 +351,7 @@ impl Follower {
     }
 
     /// Announces this pod's canary, unless the last one is still on its way.
-    async fn write(&mut self) {
+    fn write(&mut self) {
         let now = self.read.clock().now();
         // One that was lost with a connection or a history is given up.
         if self.canary.is_some_and(|sent| now.since(sent) < CANARY * 10) {

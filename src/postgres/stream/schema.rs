@@ -34,7 +34,6 @@ pub(super) struct Schema {
     flush_again: bool,
     look_at: Instant,
     retry_at: Instant,
-    has_failed: bool,
 }
 
 /// What was found out last.
@@ -65,13 +64,12 @@ impl Schema {
             flush_again: false,
             look_at: now,
             retry_at: now,
-            has_failed: false,
         }
     }
 
     /// Whether what can be known of the queries is.
     pub(super) fn is_settled(&self) -> bool {
-        self.present.is_some() || self.has_failed
+        self.present.is_some()
     }
 
     /// The shortest of the queries' `max_lag`.
@@ -145,7 +143,6 @@ impl Schema {
             Some(Ok(Ok(present))) => {
                 self.read.rest_on(Some(present.basis()));
                 self.present = Some(present);
-                self.has_failed = false;
                 // What changed meanwhile shows at once.
                 self.look_at = Instant::now();
             }
@@ -154,11 +151,17 @@ impl Schema {
                     Some(Ok(Err(error))) => error.to_string(),
                     _ => "it ended without an outcome".into(),
                 };
-                tracing::warn!(reason, "what queries depend on can't be found out: they live by their ttl for now");
-                self.withdraw();
+                tracing::warn!(reason, "what queries depend on can't be found out: nothing is kept until it is");
+                self.read.unsettle();
                 self.retry_at = Instant::now() + RETRY;
-                self.has_failed = true;
             }
+        }
+    }
+
+    /// There is a log to follow: what is kept from here on rests on verdicts, and there are none yet.
+    pub(super) fn begin(&self) {
+        if self.present.is_none() {
+            self.read.unsettle();
         }
     }
 

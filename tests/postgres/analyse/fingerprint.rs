@@ -23,7 +23,7 @@ async fn bench(adapted: &str) -> (Bench, seawall::postgres::Analysed) {
     bench.run(adapted).await;
     let mut settings = bench.db.settings();
     settings.search_path = Some("early, shop".into());
-    let bench = bench.over(settings).await;
+    let bench = bench.over(settings);
     let sql = "SELECT v.id, v.size, v.pair, v.f, h.id AS h, p.id AS p FROM v LEFT JOIN held h USING (id) LEFT JOIN p USING (id)";
     let (_, analysed) = bench.all(vec![stated("q", sql, &[])]).await;
     (bench, analysed)

@@ -82,7 +82,7 @@ async fn quoted_names_and_the_search_path_lead_to_the_same_tables_as_the_query()
     assert_eq!(tables(&bench.one("SELECT id FROM t").await), ["public.t"]);
     let mut settings = bench.db.settings();
     settings.search_path = Some("first, public".into());
-    let bench = bench.over(settings).await;
+    let bench = bench.over(settings);
     assert_eq!(tables(&bench.one("SELECT id FROM t").await), ["first.t"]);
     let declared = bench.of(stated("q", "SELECT id FROM t WHERE id = :id", &[("t", "id = :id")])).await;
     assert_eq!(tables(&declared), ["first.t:id"]);
@@ -156,7 +156,7 @@ async fn without_the_right_to_temporary_tables_it_is_ttl_only_and_not_broken() {
         ))
         .await;
     let database = bench.db.name.clone();
-    let bench = bench.over(settings).await;
+    let bench = bench.over(settings);
     let grant = format!("GRANT TEMPORARY ON DATABASE \"{database}\" TO \"untrusted_with_temp\"");
     unkept_for(&bench.one("SELECT id FROM t").await, &grant);
     bench.run(&grant).await;
