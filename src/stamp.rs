@@ -83,6 +83,43 @@ impl Snapshot {
             && self.xip.iter().take_while(|&&x| x < other.xmax).all(|x| other.xip.binary_search(x).is_ok())
     }
 
+    /// The snapshot that sees everything below `xid` and nothing else: `(xid : xid :)`.
+    pub fn before(xid: u64) -> Self {
+        Self { xmin: xid, xmax: xid, xip: Arc::default() }
+    }
+
+    /// What a snapshot taken in recovery is good for. A standby omits running transactions from what it prints, so
+    /// nothing from `xmin` on counts as seen.
+    pub fn in_recovery(&self) -> Self {
+        Self::before(self.xmin)
+    }
+
+    /// The least snapshot that covers both. Where one covers the other, as of one primary one always does, it is that
+    /// one.
+    pub fn join(&self, other: &Self) -> Self {
+        let (early, late) = if self.xmax <= other.xmax { (self, other) } else { (other, self) };
+        if late.covers(early) {
+            return late.clone();
+        }
+        let unseen = late.xip.iter().copied().filter(|&x| !early.sees(x)).collect();
+        Self { xmin: early.xmin.max(late.xmin), xmax: late.xmax, xip: unseen }
+    }
+
+    /// Every transaction below had ended.
+    pub fn xmin(&self) -> u64 {
+        self.xmin
+    }
+
+    /// No transaction from here on had ended.
+    pub fn xmax(&self) -> u64 {
+        self.xmax
+    }
+
+    /// Those between that were running, ascending.
+    pub fn xip(&self) -> &[u64] {
+        &self.xip
+    }
+
     /// Running transactions listed, which is what a snapshot's size depends on.
     pub fn running(&self) -> usize {
         self.xip.len()
@@ -210,6 +247,23 @@ mod tests {
             // since a snapshot with a larger xmax was taken later even if all that lies between was running.
             let sees_all = (0..40).all(|x| !b.sees(x) || a.sees(x));
             prop_assert_eq!(a.covers(&b), sees_all && a.xmax >= b.xmax);
+        }
+
+        #[test]
+        fn a_join_sees_what_either_sees_and_is_covered_by_all_that_cover_both(
+            a in any_snapshot(), b in any_snapshot(), c in any_snapshot()
+        ) {
+            let join = a.join(&b);
+            prop_assert!((0..40).all(|x| join.sees(x) == (a.sees(x) || b.sees(x))));
+            prop_assert_eq!(c.covers(&join), c.covers(&a) && c.covers(&b));
+            prop_assert_eq!(Snapshot::parse(&join.to_string()), Ok(join), "well-formed");
+        }
+
+        #[test]
+        fn in_recovery_nothing_counts_as_seen_that_may_have_been_running(a in any_snapshot()) {
+            let safe = a.in_recovery();
+            prop_assert!((0..40).all(|x| safe.sees(x) == (x < a.xmin)));
+            prop_assert!(a.covers(&safe));
         }
 
         #[test]

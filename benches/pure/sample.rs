@@ -1,5 +1,6 @@
 //! Values that the questions share: a stamp, an entry, a shape with some parameters.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use seawall::cache::entry::{Draft, Entry};
@@ -7,6 +8,7 @@ use seawall::catalog::Prepared;
 use seawall::catalog::params::{Param, ParamType};
 use seawall::clock::Moment;
 use seawall::stamp::{Lineage, Snapshot, Stamp};
+use seawall::tag::Tag;
 
 /// Of the form and length that Postgres gives.
 pub const LINEAGE: &str = "7412345678901234567/00000001/16384/2026-01-01 00:00:00.000000+00";
@@ -22,12 +24,20 @@ pub fn stamp(running: u64) -> Stamp {
     Stamp { lineage: Lineage::new(LINEAGE), snapshot }
 }
 
+/// What an answer of one row of one table depends on: its query, its key, its row, every row.
+pub fn tags() -> Arc<[Tag]> {
+    ["query:product", "key:0", "shop.products:id=42", "shop.products:*"].into_iter().map(Tag::new).collect()
+}
+
 /// An entry of `body`, read under `stamp`, certified at `version`.
 pub fn entry(body: Box<[u8]>, stamp: Stamp, version: u64) -> Entry {
     Entry::new(Draft {
         route: 0,
         body: Some(body),
         stamp,
+        tags: tags(),
+        basis: 1,
+        max_lag: LIFETIME,
         filled: FILLED,
         took: Duration::from_millis(1),
         lifetime: LIFETIME,

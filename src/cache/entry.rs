@@ -5,19 +5,21 @@
 //! certification, a look at the flights, or a directive that waits its turn. Everything that a hit sends is made when the
 //! entry is: the body in a buffer of exactly its size, and the text of its ETag.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::early;
 use crate::clock::Moment;
 use crate::stamp::Stamp;
+use crate::tag::Tag;
 
 /// `"`, 128 bits in base64url, `"`.
 pub const ETAG_BYTES: usize = 24;
 
 /// What an entry costs beyond its body and key, in bytes, as measured by filling 100,000 of them: the entry with its
 /// reference counts, the slots of the store's slab and table with their slack, and the allocator's headers.
-pub const BOOKKEEPING_BYTES: u64 = 352;
+pub const BOOKKEEPING_BYTES: u64 = 408;
 
 /// An answer with what it was read under and how long it lives.
 #[derive(Debug)]
@@ -27,6 +29,9 @@ pub struct Entry {
     route: u32,
     body: Box<[u8]>,
     stamp: Stamp,
+    tags: Arc<[Tag]>,
+    basis: u64,
+    max_lag: Duration,
     filled: Moment,
     expires: Moment,
     /// What the rebuild took, in whole microseconds rounded up; over an hour counts as an hour.
@@ -56,6 +61,12 @@ pub struct Draft {
     pub body: Option<Box<[u8]>>,
     /// What it was read under.
     pub stamp: Stamp,
+    /// What it depends on.
+    pub tags: Arc<[Tag]>,
+    /// Which state of the schema `tags` were found in.
+    pub basis: u64,
+    /// How long the event stream may have been silent for it to count as fresh.
+    pub max_lag: Duration,
     /// When the rebuild ended.
     pub filled: Moment,
     /// How long it took.
@@ -91,6 +102,9 @@ impl Entry {
             route: draft.route,
             body,
             stamp: draft.stamp,
+            tags: draft.tags,
+            basis: draft.basis,
+            max_lag: draft.max_lag,
             filled: draft.filled,
             expires,
             took_us,
@@ -124,6 +138,22 @@ impl Entry {
     /// What it was read under.
     pub fn stamp(&self) -> &Stamp {
         &self.stamp
+    }
+
+    /// What it depends on.
+    pub fn tags(&self) -> &Arc<[Tag]> {
+        &self.tags
+    }
+
+    /// Which state of the schema its tags were found in. In another one they say nothing.
+    pub fn basis(&self) -> u64 {
+        self.basis
+    }
+
+    /// How long the event stream may have been silent for it to count as fresh (R6).
+    #[inline]
+    pub fn max_lag(&self) -> Duration {
+        self.max_lag
     }
 
     /// Time since the fill.
@@ -201,7 +231,7 @@ impl Entry {
     /// Bytes that the entry and a key of `key_bytes` occupy.
     pub fn weight(&self, key_bytes: usize) -> u64 {
         let listed = self.stamp.snapshot.running() * size_of::<u64>();
-        BOOKKEEPING_BYTES + (self.body.len() + key_bytes + listed) as u64
+        BOOKKEEPING_BYTES + (self.body.len() + key_bytes + listed + size_of_val(&*self.tags)) as u64
     }
 }
 
@@ -228,6 +258,9 @@ mod tests {
             route: 0,
             body: body.map(|b| b.as_bytes().into()),
             stamp,
+            tags: Arc::new([Tag::everything()]),
+            basis: 0,
+            max_lag: Duration::MAX,
             filled: Moment::from_nanos(1_000_000),
             took: Duration::from_nanos(2_001),
             lifetime: Duration::from_micros(500),
@@ -294,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn running_transactions_of_the_stamp_are_weighed() {
-        assert_eq!(entry(Some("12345")).weight(10), BOOKKEEPING_BYTES + 5 + 10 + 8);
+    fn running_transactions_of_the_stamp_and_tags_are_weighed() {
+        assert_eq!(entry(Some("12345")).weight(10), BOOKKEEPING_BYTES + 5 + 10 + 8 + 8);
     }
 }

@@ -11,6 +11,7 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use super::entry::Entry;
 use super::key::Key;
+use crate::tag::Tag;
 
 /// The store.
 pub struct Store {
@@ -99,6 +100,17 @@ impl Store {
         self.entries.remove(key);
     }
 
+    /// Drops every entry that depends on one of `tags`; how many. A reader waits for no longer than it takes to look at
+    /// one entry.
+    pub fn remove_tagged(&self, tags: &[Tag]) -> usize {
+        let concerned = |entry: &Entry| entry.tags().iter().any(|tag| tags.contains(tag));
+        let tagged = self.entries.iter().filter(|(_, entry)| concerned(entry));
+        let removed = |(key, entry): (Key, Arc<Entry>)| {
+            self.entries.remove_if(&key, |now| Arc::ptr_eq(now, &entry) || concerned(now))
+        };
+        tagged.filter_map(removed).count()
+    }
+
     /// Entries held.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -135,6 +147,9 @@ mod tests {
             route,
             body: Some(body),
             stamp,
+            tags: Arc::default(),
+            basis: 0,
+            max_lag: Duration::MAX,
             filled: Moment::from_nanos(0),
             took: Duration::ZERO,
             lifetime: Duration::from_secs(1),

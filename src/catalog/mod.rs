@@ -5,10 +5,13 @@
 //! lock. SQL comes from the configuration alone.
 
 pub mod args;
+pub mod depends;
 pub mod params;
 pub mod policy;
 pub mod query;
 pub mod sql;
+pub mod tags;
+pub mod verdict;
 
 use std::collections::HashMap;
 use std::sync::Arc;

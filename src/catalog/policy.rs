@@ -44,6 +44,16 @@ pub enum RequestCacheControl {
     Bounded,
 }
 
+/// What becomes of stored answers while the event stream is silent for longer than `max_lag`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnBlind {
+    /// Postgres is asked, by one rebuild per key as ever.
+    #[default]
+    Bypass,
+    /// They are given, and labelled.
+    Serve,
+}
+
 /// The rules that one query's answers live by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -56,6 +66,12 @@ pub struct Policy {
     /// After its lifetime, an old answer is given for so long where a rebuild has failed (RFC 5861, section 4). It runs
     /// beside `stale_while_revalidate`, not after it.
     pub stale_if_error: Duration,
+    /// How long after its invalidation an old answer is given at once while one refresh runs; 0: never.
+    pub serve_invalidated: Duration,
+    /// The event stream may have been silent for so long; beyond it no answer counts as fresh.
+    pub max_lag: Duration,
+    /// What becomes of answers then.
+    pub on_blind: OnBlind,
     /// XFetch's beta: the greater, the earlier a refresh begins; 0 turns it off.
     pub early_refresh: f64,
     /// Bounds the whole rebuild: queue, pool and statement.
@@ -91,6 +107,9 @@ impl Default for Policy {
             jitter: 0.1,
             stale_while_revalidate: Duration::from_secs(30),
             stale_if_error: Duration::from_secs(3600),
+            serve_invalidated: Duration::ZERO,
+            max_lag: Duration::from_secs(2),
+            on_blind: OnBlind::Bypass,
             early_refresh: 1.0,
             timeout: Duration::from_secs(2),
             wait_at_most: None,

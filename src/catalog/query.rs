@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::depends::Depends;
 use super::params::{Param, ParamType};
 use super::policy::{Policy, ResultForm};
 use super::sql::Statement;
+use super::tags::Template;
+use super::verdict::Verdict;
 
 /// What the configuration says of one parameter. Everything is optional: types come from Postgres.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +29,7 @@ pub struct ParamDeclaration {
 }
 
 /// A query as the configuration declares it, checked as far as that goes without a database.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Declaration {
     /// `[a-z][a-z0-9_]{0,62}`.
     pub name: Box<str>,
@@ -36,6 +39,11 @@ pub struct Declaration {
     pub result: ResultForm,
     /// By parameter name; every name occurs in the statement.
     pub params: Vec<(Box<str>, ParamDeclaration)>,
+    /// What its answers depend on, in the operator's words; `None`: the operator says nothing. It adds to what Postgres
+    /// says and makes it finer, and never takes a table away.
+    pub depends: Option<Vec<Depends>>,
+    /// Tags of the operator's own.
+    pub tags: Vec<Template>,
     /// Lifetimes and bounds.
     pub policy: Policy,
 }
@@ -88,12 +96,13 @@ pub enum Shape {
 pub struct Query {
     declaration: Declaration,
     shape: ArcSwap<Shape>,
+    verdict: ArcSwapOption<Verdict>,
 }
 
 impl Query {
     /// A query that has not been prepared yet.
     pub fn new(declaration: Declaration) -> Self {
-        Self { declaration, shape: ArcSwap::from_pointee(Shape::Pending) }
+        Self { declaration, shape: ArcSwap::from_pointee(Shape::Pending), verdict: ArcSwapOption::empty() }
     }
 
     /// Its name.
@@ -128,6 +137,23 @@ impl Query {
     /// Replaces the shape. Entries of another fingerprint are not found any more, and age out.
     pub fn reshape(&self, shape: Shape) {
         self.shape.store(Arc::new(shape));
+    }
+
+    /// What its freshness rests on, where that has been found out for the shape that it has now.
+    pub fn verdict(&self) -> Option<Arc<Verdict>> {
+        let verdict = self.verdict.load_full()?;
+        let is_of_this_shape = self.prepared().is_some_and(|prepared| prepared.fingerprint == verdict.shape);
+        is_of_this_shape.then_some(verdict)
+    }
+
+    /// Takes the verdict away: nothing is known.
+    pub fn unjudge(&self) {
+        self.verdict.store(None);
+    }
+
+    /// Replaces the verdict.
+    pub fn judge(&self, verdict: Arc<Verdict>) {
+        self.verdict.store(Some(verdict));
     }
 }
 

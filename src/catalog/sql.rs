@@ -12,7 +12,7 @@
 //! `:` before a letter begins a parameter. So `a[lo:hi]` is a slice between two columns, `a[:i]` and `a[:lo: :hi]` take
 //! parameters. A word that can't end an expression, as AND, is no value.
 
-mod lex;
+pub(crate) mod lex;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -77,7 +77,14 @@ impl Statement {
     /// The parentheses are needed: `FETCH FIRST $1::int8 ROWS ONLY` is a syntax error, and in `$1::int4[][2]` or
     /// `$1::item.price` what follows would be read as a part of the type.
     pub fn render(&self, cast: impl Fn(usize) -> Option<String>) -> String {
-        use std::fmt::Write as _;
+        self.substitute(|param| {
+            let n = param + 1;
+            cast(param).map_or_else(|| format!("${n}"), |kind| format!("(${n}::{kind})"))
+        })
+    }
+
+    /// The SQL with `value` of its index (from 0) for each parameter, otherwise as [`Statement::render`].
+    pub fn substitute(&self, value: impl Fn(usize) -> String) -> String {
         let mut sql = String::with_capacity(self.end + 16 * self.sites.len());
         let mut copied = 0;
         for site in &self.sites {
@@ -86,12 +93,7 @@ impl Statement {
             if sql.bytes().next_back().is_some_and(lex::continues_word) {
                 sql.push(' ');
             }
-            let n = site.param + 1;
-            let written = match cast(site.param) {
-                Some(kind) => write!(sql, "(${n}::{kind})"),
-                None => write!(sql, "${n}"),
-            };
-            written.expect("writing to a String can't fail");
+            sql.push_str(&value(site.param));
             copied = site.end;
         }
         sql.push_str(&self.text[copied..self.end]);

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use super::{BAD_USAGE, ConfigArg, FAILED};
 use crate::app::postgres_settings;
-use crate::catalog::{Catalog, Query, Shape};
+use crate::catalog::verdict::{Dependency, Kind};
+use crate::catalog::{Catalog, Prepared, Query, Shape};
 use crate::config::{Config, Database};
 use crate::postgres::Postgres;
+use crate::readthrough::origin::OriginError;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -24,7 +26,7 @@ pub struct Args {
     #[arg(long)]
     offline: bool,
     /// Fail where a query has one of these verdicts.
-    #[arg(long, value_enum, value_delimiter = ',')]
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "offline")]
     deny: Vec<Deny>,
 }
 
@@ -45,6 +47,15 @@ pub enum Deny {
     TtlOnly,
     /// Row precision that the operator states and the text doesn't prove.
     Declared,
+}
+
+impl Deny {
+    fn kind(self) -> Kind {
+        match self {
+            Self::TtlOnly => Kind::TtlOnly,
+            Self::Declared => Kind::Declared,
+        }
+    }
 }
 
 /// Reports on the configuration and, unless offline, on every query in the database.
@@ -72,7 +83,7 @@ pub async fn check(args: Args) -> u8 {
     let mut unreachable = None;
     if !args.offline {
         let prepared = match Postgres::new(settings, |_| {}) {
-            Ok(postgres) => postgres.prepare_all(&catalog).await.map_err(|error| error.to_string()),
+            Ok(postgres) => look(&postgres, &catalog).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         unreachable = prepared.err();
@@ -86,6 +97,11 @@ pub async fn check(args: Args) -> u8 {
     if report.usable() { 0 } else { FAILED }
 }
 
+async fn look(postgres: &Postgres, catalog: &Catalog) -> Result<(), OriginError> {
+    postgres.prepare_all(catalog).await?;
+    postgres.analyse_all(catalog).await.map(|_| ())
+}
+
 struct Report<'a> {
     catalog: &'a Catalog,
     offline: bool,
@@ -95,9 +111,16 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn usable(&self) -> bool {
-        let ttl_only_denied = self.denied.contains(&Deny::TtlOnly) && !self.catalog.is_empty();
         let all_ready = self.offline || self.catalog.iter().all(|q| matches!(**q.shape(), Shape::Ready(_)));
-        self.unreachable.is_none() && all_ready && !ttl_only_denied
+        self.unreachable.is_none() && all_ready && self.denied().next().is_none()
+    }
+
+    /// Queries whose verdict is denied. Of what has not been analysed nothing is known, and it is not usable as it is.
+    fn denied(&self) -> impl Iterator<Item = &Query> {
+        self.catalog.iter().map(|query| &**query).filter(|query| {
+            let kind = query.verdict().map(|verdict| verdict.kind());
+            self.denied.iter().any(|denied| kind == Some(denied.kind()))
+        })
     }
 
     fn text(&self) -> String {
@@ -116,8 +139,9 @@ impl Report<'_> {
             n => format!("{n} broken"),
         };
         let _ = writeln!(out, "\n{} queries: {verdict}", self.catalog.len());
-        if self.denied.contains(&Deny::TtlOnly) {
-            let _ = writeln!(out, "denied: ttl-only");
+        for query in self.denied() {
+            let kind = query.verdict().map_or("", |verdict| verdict.kind().as_str());
+            let _ = writeln!(out, "denied: {} is {kind}", query.name());
         }
         out
     }
@@ -133,20 +157,22 @@ impl Report<'_> {
     }
 }
 
-/// Why no query is more than ttl-only in this version.
-const TTL_ONLY: &str = "schema seawall is not in force in this version: answers live by their ttl";
-
-fn verdict(shape: &Shape) -> (&'static str, String) {
-    match shape {
-        Shape::Broken(broken) => ("broken", broken.reason.clone()),
-        Shape::Ready(_) => ("ttl-only", TTL_ONLY.into()),
-        Shape::Pending => ("unknown", "the database has not been asked".into()),
+/// A query's verdict in a word, and the reasons: where triggers are missing, these come first.
+fn verdict(query: &Query) -> (&'static str, Vec<String>) {
+    match &**query.shape() {
+        Shape::Broken(broken) => ("broken", vec![broken.reason.clone()]),
+        Shape::Pending => ("unknown", vec!["the database has not been asked".into()]),
+        Shape::Ready(_) => match query.verdict() {
+            Some(verdict) => {
+                let missing = verdict.missing().map(|(relation, why)| format!("{relation}: {why}"));
+                (verdict.kind().as_str(), missing.chain(verdict.reasons.iter().cloned()).collect())
+            }
+            None => ("unknown", vec!["it has not been analysed".into()]),
+        },
     }
 }
 
 fn describe(query: &Query, offline: bool, out: &mut String) {
-    let shape = query.shape();
-    let (verdict, reason) = verdict(&shape);
     let form = query.declaration().result.as_str();
     if offline {
         let params = query.declaration().statement.params().join(", ");
@@ -154,8 +180,12 @@ fn describe(query: &Query, offline: bool, out: &mut String) {
             writeln!(out, "{}  {form}  parameters: {}", query.name(), if params.is_empty() { "none" } else { &params });
         return;
     }
-    let _ = writeln!(out, "{}  {form}  {verdict}: {reason}", query.name());
-    let Shape::Ready(prepared) = &**shape else { return };
+    let (verdict, reasons) = verdict(query);
+    let _ = writeln!(out, "{}  {form}  {verdict}{}", query.name(), if reasons.is_empty() { "" } else { ":" });
+    for reason in reasons {
+        let _ = writeln!(out, "    {verdict}: {reason}");
+    }
+    let Shape::Ready(prepared) = &**query.shape() else { return };
     for param in &prepared.params {
         let need = match (&param.default, param.required) {
             (Some(default), _) => format!("default {default}"),
@@ -166,21 +196,33 @@ fn describe(query: &Query, offline: bool, out: &mut String) {
     }
     let columns: Vec<String> = prepared.columns.iter().map(|c| format!("{} {}", c.name, c.type_name)).collect();
     let _ = writeln!(out, "    -> {}", columns.join(", "));
+    for dependency in query.verdict().iter().flat_map(|verdict| &verdict.dependencies) {
+        let family = dependency.family.len().saturating_sub(1);
+        let family = if family == 0 { String::new() } else { format!(" and {family} of its family") };
+        let _ = writeln!(out, "    depends on {}{family}: {}", dependency.relation, rows(dependency, prepared));
+    }
     for warning in &prepared.warnings {
         let _ = writeln!(out, "    warning: {warning}");
     }
 }
 
+/// `rows where id = :id`, or that it is all of them.
+fn rows(dependency: &Dependency, prepared: &Prepared) -> String {
+    let Some(rows) = &dependency.rows else { return "whole".into() };
+    let name = |param: usize| prepared.params.get(param).map_or("", |param| &param.name);
+    let rows: Vec<String> = rows.iter().map(|row| format!("{} = :{}", row.column, name(row.param))).collect();
+    format!("rows where {}", rows.join(" and "))
+}
+
 fn entry(query: &Query) -> Value {
-    let shape = query.shape();
-    let (verdict, reason) = verdict(&shape);
+    let (verdict, reasons) = verdict(query);
     let mut entry = json!({
         "name": query.name(),
         "result": query.declaration().result.as_str(),
         "verdict": verdict,
-        "reasons": [reason],
+        "reasons": reasons,
     });
-    if let Shape::Ready(prepared) = &**shape {
+    if let Shape::Ready(prepared) = &**query.shape() {
         entry["params"] = prepared
             .params
             .iter()
@@ -190,6 +232,24 @@ fn entry(query: &Query) -> Value {
             .collect();
         entry["columns"] = prepared.columns.iter().map(|c| json!({ "name": c.name, "type": c.type_name })).collect();
         entry["warnings"] = json!(prepared.warnings);
+        entry["dependencies"] =
+            query.verdict().iter().flat_map(|v| &v.dependencies).map(|d| depends(d, prepared)).collect();
+        entry["missing"] = query
+            .verdict()
+            .iter()
+            .flat_map(|v| {
+                v.missing().map(|(r, why)| json!({ "table": r.to_string(), "reason": why })).collect::<Vec<_>>()
+            })
+            .collect();
     }
     entry
+}
+
+fn depends(dependency: &Dependency, prepared: &Prepared) -> Value {
+    let name = |param: usize| prepared.params.get(param).map_or("", |param| &param.name);
+    let rows = dependency.rows.as_ref().map(|rows| {
+        rows.iter().map(|row| json!({ "column": row.column, "param": name(row.param) })).collect::<Vec<_>>()
+    });
+    let family: Vec<String> = dependency.family.iter().map(|member| member.relation.to_string()).collect();
+    json!({ "table": dependency.relation.to_string(), "rows": rows, "family": family })
 }

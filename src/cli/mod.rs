@@ -4,6 +4,7 @@ pub mod check;
 #[cfg(feature = "embedded")]
 pub mod demo;
 pub mod health;
+pub mod migrate;
 pub mod serve;
 
 use std::io::IsTerminal as _;
@@ -48,8 +49,8 @@ pub enum Command {
     Check(check::Args),
     /// Asks a running service how it is: exit code 0 or 1.
     Health(health::Args),
-    /// Installs schema seawall. Not in this version: queries live by their ttl alone.
-    Migrate,
+    /// Installs or upgrades schema seawall and the triggers that the queries need.
+    Migrate(migrate::Args),
 }
 
 /// Exit code for a failure while running.
@@ -82,12 +83,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(args).await,
             Command::Health(args) => health::health(&args).await,
-            Command::Migrate => {
-                eprintln!(
-                    "seawall: migrate is not in this version; queries live by their ttl, and nothing need be installed"
-                );
-                BAD_USAGE
-            }
+            Command::Migrate(args) => migrate::migrate(args).await,
         }
     });
     // What still runs (an abandoned statement's clean-up, say) must not hold up the exit.
@@ -102,7 +98,9 @@ impl Command {
             Self::Serve(_) => "info,pg_embed=warn",
             #[cfg(feature = "embedded")]
             Self::Demo(_) => "warn",
-            Self::Check(_) | Self::Health(_) | Self::Migrate => "error",
+            Self::Check(_) | Self::Health(_) => "error",
+            // What it waits for, while it waits.
+            Self::Migrate(_) => "error,seawall::postgres::migrate::session=info",
         }
     }
 }

@@ -31,10 +31,12 @@ pub(super) fn value(source: &Source) -> HeaderValue {
         Source::Memory { stands: Freshness::Fresh(left), by: By::RefillLimited } => {
             REFILL_LIMITED.value(left.as_secs())
         }
+        Source::Memory { by: By::Blind, .. } => HeaderValue::from_static("seawall; hit; detail=blind"),
+        Source::Memory { by: By::Invalidated, .. } => HeaderValue::from_static("seawall; hit; detail=invalidated"),
         Source::Memory { stands: Freshness::Fresh(left), .. } => HIT.value(left.as_secs()),
         Source::Memory { stands: Freshness::Stale(past), by } => {
             let table = match by {
-                By::Lifetime | By::WhileRevalidate => &WHILE_REVALIDATE,
+                By::Lifetime | By::WhileRevalidate | By::Blind | By::Invalidated => &WHILE_REVALIDATE,
                 By::IfError => &IF_ERROR,
                 By::MaxStale => &MAX_STALE,
                 By::RefillLimited => &STALE_REFILL_LIMITED,
@@ -50,7 +52,7 @@ pub(super) fn value(source: &Source) -> HeaderValue {
 #[cold]
 fn old(why: Fallback, led: Led, instead: &Instead) -> HeaderValue {
     let forwarded = match why {
-        Fallback::Miss | Fallback::Expired | Fallback::Invalidated => "stale",
+        Fallback::Miss | Fallback::Expired | Fallback::Invalidated | Fallback::Blind => "stale",
         Fallback::Directive => "request",
     };
     let collapsed = match led {
@@ -84,6 +86,10 @@ const fn filled(why: Fallback, stored: Stored, led: Led) -> &'static str {
         }
         (Fallback::Invalidated, Stored::Passed, Led::Own) => "seawall; fwd=stale; detail=invalidated",
         (Fallback::Invalidated, Stored::Passed, Led::Others) => "seawall; fwd=stale; collapsed; detail=invalidated",
+        (Fallback::Blind, Stored::Kept, Led::Own) => "seawall; fwd=stale; stored; detail=blind",
+        (Fallback::Blind, Stored::Kept, Led::Others) => "seawall; fwd=stale; stored; collapsed; detail=blind",
+        (Fallback::Blind, Stored::Passed, Led::Own) => "seawall; fwd=stale; detail=blind",
+        (Fallback::Blind, Stored::Passed, Led::Others) => "seawall; fwd=stale; collapsed; detail=blind",
         (Fallback::Directive, Stored::Kept, Led::Own) => "seawall; fwd=request; stored",
         (Fallback::Directive, Stored::Kept, Led::Others) => "seawall; fwd=request; stored; collapsed",
         (Fallback::Directive, Stored::Passed, Led::Own) => "seawall; fwd=request",

@@ -26,7 +26,7 @@ use crate::cache::entry::{Entry, Freshness};
 use crate::catalog::args::{self, KeyBuf};
 use crate::catalog::{Prepared, RequestCacheControl, Shape};
 use crate::clock::Moment;
-use crate::readthrough::{Answer, Ask, Directives, Failed, Led, Look, ReadError, Readthrough, Route, Source, Want};
+use crate::readthrough::{Answer, Ask, By, Directives, Failed, Led, Look, ReadError, Readthrough, Route, Source, Want};
 use crate::stamp::Snapshot;
 use crate::telemetry::metrics::{Fallback, Outcome, Served};
 
@@ -402,11 +402,15 @@ fn directives_of(route: &Route, headers: &HeaderMap) -> Directives {
 #[inline]
 fn counted(source: &Source) -> (Outcome, Served) {
     match source {
-        Source::Memory { stands: Freshness::Fresh(_), .. } => (Outcome::Hit, Served::Memory),
-        Source::Memory { stands: Freshness::Stale(_), .. } => (Outcome::Stale, Served::Memory),
+        Source::Memory { stands: Freshness::Fresh(_), by: By::Lifetime | By::RefillLimited } => {
+            (Outcome::Hit, Served::Memory)
+        }
+        Source::Memory { .. } => (Outcome::Stale, Served::Memory),
         Source::Old { .. } => (Outcome::Stale, Served::Postgres),
         Source::Fill { led: Led::Others, .. } => (Outcome::Collapsed, Served::Postgres),
-        Source::Fill { led: Led::Own, why: Fallback::Directive, .. } => (Outcome::Bypass, Served::Postgres),
+        Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind, .. } => {
+            (Outcome::Bypass, Served::Postgres)
+        }
         Source::Fill { led: Led::Own, .. } => (Outcome::Miss, Served::Postgres),
     }
 }

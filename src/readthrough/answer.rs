@@ -56,6 +56,10 @@ pub enum By {
     IfError,
     /// The request takes stale answers (`max-stale`), and this one is within the query's windows.
     MaxStale,
+    /// The event stream is silent, and the query says that this is no reason to ask Postgres.
+    Blind,
+    /// A write has made it wrong less than `serve_invalidated` ago, and it is being refreshed.
+    Invalidated,
     /// The request wants a newer one, but the last is less than `min_refill_interval` ago.
     RefillLimited,
 }

@@ -19,6 +19,7 @@ use crate::cache::store::Insert;
 use crate::catalog::Prepared;
 use crate::clock::Moment;
 use crate::ledger::{Adopted, Required};
+use crate::tag::Tag;
 use crate::telemetry::metrics::{Failure, Fallback, Rebuild, Refused};
 
 /// How a flight lands.
@@ -71,11 +72,21 @@ pub(super) struct Fill {
     pub(super) route: Arc<Route>,
     pub(super) prepared: Arc<Prepared>,
     pub(super) key: Key,
+    pub(super) rests: Rests,
     pub(super) reason: Rebuild,
     pub(super) unless: Unless,
     /// The entry that it is to replace, where nobody waits for it.
     pub(super) refreshes: Option<Arc<Entry>>,
     pub(super) deadline: Instant,
+}
+
+/// What an answer depends on, as was known when its rebuild was asked for.
+#[derive(Clone)]
+pub(super) struct Rests {
+    pub(super) tags: Arc<[Tag]>,
+    /// Taken before the tags.
+    pub(super) basis: u64,
+    pub(super) max_lag: Duration,
 }
 
 /// What in the store makes a rebuild unnecessary, when its turn to begin comes.
@@ -149,13 +160,18 @@ impl Fill {
         let policy = self.route.query().policy();
         let lifetime = jitter::lifetime(policy.ttl, policy.jitter, read.chance.draw());
         // Version first, certification second: an event in between leaves the older version, and R2 looks again.
+        let purges = read.purges();
         let version = read.ledger.version();
-        let certified = read.ledger.certify(&fetched.stamp);
+        let rests = &self.rests;
+        let certified = read.rests_on(rests.basis) && read.ledger.certify(&fetched.stamp, &rests.tags);
         let filled = read.clock.now();
         let entry = Arc::new(Entry::new(Draft {
             route: self.route.number(),
             body: fetched.body,
-            stamp: fetched.stamp,
+            stamp: read.ledger.share(fetched.stamp),
+            tags: Arc::clone(&rests.tags),
+            basis: rests.basis,
+            max_lag: rests.max_lag,
             filled,
             took: filled.since(begun),
             lifetime,
@@ -164,6 +180,9 @@ impl Fill {
         }));
         read.failures.forget(self.key.as_bytes());
         let stored = if certified { self.store(&entry) } else { Stored::Passed };
+        if read.purges() != purges && !read.certifies(&entry, read.ledger.version()) {
+            read.store.remove(self.key.as_bytes());
+        }
         if let (Stored::Passed, Some(old)) = (stored, &self.refreshes) {
             old.end_refresh(filled + policy.error_backoff);
         }
@@ -200,11 +219,17 @@ impl Fill {
             other => other?,
         };
         // Without an event stream nothing contradicts what a connection says that was opened just now.
-        if ledger.adopt(&fetched.stamp.lineage) == Adopted::Replaced {
-            tracing::warn!(
+        match ledger.adopt(&fetched.stamp.lineage) {
+            Adopted::Same | Adopted::First => {}
+            Adopted::Replaced => tracing::warn!(
                 lineage = fetched.stamp.lineage.as_str(),
                 "the database is of another history than before (a restart, failover or restore): every entry is refilled"
-            );
+            ),
+            Adopted::Refused => {
+                let history =
+                    format!("its history is {}, the event stream's is another", fetched.stamp.lineage.as_str());
+                return Err(OriginError::Behind(history).into());
+            }
         }
         Ok(fetched)
     }
@@ -212,9 +237,10 @@ impl Fill {
     async fn fetch_over(&self, lead: &Flight, connection: Connection) -> Result<Fetched, OriginError> {
         let sending = lead.sending();
         let read = Arc::clone(&self.read);
+        let tags = Arc::clone(&self.rests.tags);
         let statements = self.route.metrics().statements.clone();
         let on_send: OnSend = Arc::new(move || {
-            sending.sent(read.ledger.required());
+            sending.sent(read.ledger.required(&tags));
             statements.inc();
         });
         let within = self.deadline.saturating_duration_since(Instant::now());

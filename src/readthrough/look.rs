@@ -4,19 +4,22 @@
 //! begun in the background. Whatever else there is to say about a key takes a [`Want`] to [`Readthrough::read`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Readthrough;
 use super::answer::{Answer, By, Source};
 use super::directives::Directives;
 use super::error::ReadError;
-use super::fill::{Fill, Unless};
+use super::fill::{Fill, Rests, Unless};
 use super::origin::OriginState;
 use super::route::Route;
 use crate::cache::early;
 use crate::cache::entry::{Entry, Freshness};
 use crate::cache::key::Key;
 use crate::catalog::Prepared;
+use crate::catalog::policy::OnBlind;
 use crate::clock::Moment;
+use crate::sabotage::{self, Sabotage};
 use crate::telemetry::metrics::{Fallback, Rebuild};
 
 /// A question: which query, which key, asked when and how.
@@ -56,6 +59,17 @@ pub struct Want {
     pub(super) limited: Option<Arc<Entry>>,
     /// Which flights will do.
     pub(super) joins: Joins,
+}
+
+/// What is known of writes since an answer was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vouched {
+    /// It contains all of them.
+    Current,
+    /// It contains all that were announced before the event stream fell silent.
+    Blindly,
+    /// It lacks one, or is of another history or another schema.
+    Outdated,
 }
 
 /// Which flights a reader joins.
@@ -98,30 +112,49 @@ impl Readthrough {
     #[inline]
     pub fn look(self: &Arc<Self>, ask: &Ask<'_>) -> Look {
         let Some(entry) = self.store.get(ask.key) else { return missing(ask) };
-        let certified = self.certifies(&entry);
+        let vouched = self.vouch(&entry, ask.arrived);
         match entry.freshness(ask.arrived) {
-            stands @ Freshness::Fresh(_) if certified && ask.directives.are_none() => self.fresh(ask, entry, stands),
-            stands => self.look_closer(ask, entry, stands, certified),
+            stands @ Freshness::Fresh(_) if vouched == Vouched::Current && ask.directives.are_none() => {
+                self.fresh(ask, entry, stands)
+            }
+            stands => self.look_closer(ask, entry, stands, vouched),
         }
     }
 
     /// The entry under `key` if it is within its lifetime and certified at the present version of the ledger (R2).
     pub(super) fn peek_fresh(&self, key: &[u8], now: Moment) -> Option<Arc<Entry>> {
         let entry = self.store.peek(key)?;
-        let fresh = matches!(entry.freshness(now), Freshness::Fresh(_)) && self.certifies(&entry);
+        let fresh = matches!(entry.freshness(now), Freshness::Fresh(_)) && self.vouch(&entry, now) == Vouched::Current;
         fresh.then_some(entry)
     }
 
+    /// What is known of writes since `entry` was read (R2, R6). Where nothing was announced since it was last asked: two
+    /// atomic loads and the clock's arithmetic.
     #[inline]
-    fn certifies(&self, entry: &Entry) -> bool {
+    fn vouch(&self, entry: &Entry, now: Moment) -> Vouched {
+        match self.ledger.version_unless_blind(now, entry.max_lag()) {
+            Some(_) if sabotage::is(Sabotage::NoCertify) => Vouched::Current,
+            Some(version) if entry.certified() == version || self.certifies(entry, version) => Vouched::Current,
+            Some(_) => Vouched::Outdated,
+            None => self.vouch_blindly(entry),
+        }
+    }
+
+    /// What was known when the event stream fell silent.
+    #[cold]
+    fn vouch_blindly(&self, entry: &Entry) -> Vouched {
         let version = self.ledger.version();
-        if entry.certified() != version {
-            if !self.ledger.certify(entry.stamp()) {
-                return false;
-            }
+        let certified = entry.certified() == version || self.certifies(entry, version);
+        if certified { Vouched::Blindly } else { Vouched::Outdated }
+    }
+
+    /// Certifies `entry`, and remembers that for `version`, which was read before.
+    pub(super) fn certifies(&self, entry: &Entry, version: u64) -> bool {
+        let certified = self.rests_on(entry.basis()) && self.ledger.certify(entry.stamp(), entry.tags());
+        if certified {
             entry.certify_at(version);
         }
-        true
+        certified
     }
 
     #[inline]
@@ -133,7 +166,7 @@ impl Readthrough {
     }
 
     #[cold]
-    fn look_closer(self: &Arc<Self>, ask: &Ask<'_>, entry: Arc<Entry>, stands: Freshness, certified: bool) -> Look {
+    fn look_closer(self: &Arc<Self>, ask: &Ask<'_>, entry: Arc<Entry>, stands: Freshness, vouched: Vouched) -> Look {
         let directives = &ask.directives;
         let policy = ask.route.query().policy();
         let age = entry.age(ask.arrived);
@@ -141,13 +174,29 @@ impl Readthrough {
             Freshness::Fresh(_) => None,
             Freshness::Stale(past) => Some(past),
         };
-        if certified && past.is_none() && !directives.refuse_age(age) {
-            return self.fresh(ask, entry, stands);
-        }
         let given = |entry, by| Look::Answer(Answer { entry, source: Source::Memory { stands, by } });
+        // What the stream no longer vouches for is as good as ever where the query says so, but for its label.
+        let certified = match vouched {
+            Vouched::Current => true,
+            Vouched::Blindly => policy.on_blind == OnBlind::Serve,
+            Vouched::Outdated => false,
+        };
+        if certified && past.is_none() && !directives.refuse_age(age) {
+            return match vouched {
+                Vouched::Blindly => given(entry, By::Blind),
+                _ => self.fresh(ask, entry, stands),
+            };
+        }
+        let failing = || self.failing(ask.key, ask.arrived).is_some();
+        if vouched == Vouched::Outdated && self.may_outlive(ask, &entry, past) {
+            if !failing() {
+                self.refresh(ask, &entry, Rebuild::Invalidated);
+            }
+            return given(entry, By::Invalidated);
+        }
         if let Some(past) = past.filter(|_| certified && !directives.validate()) {
             // A failure a moment ago is answered for from memory, and not repeated.
-            let failing = self.failing(ask.key, ask.arrived).is_some();
+            let failing = failing();
             if failing && past < policy.stale_if_error {
                 return given(entry, By::IfError);
             }
@@ -168,10 +217,11 @@ impl Readthrough {
         if directives.only_if_cached {
             return Look::Withheld;
         }
-        let why = match past {
-            _ if !certified => Fallback::Invalidated,
-            Some(_) => Fallback::Expired,
-            None => Fallback::Directive,
+        let why = match (vouched, past) {
+            (Vouched::Outdated, _) => Fallback::Invalidated,
+            (Vouched::Blindly, _) if !certified => Fallback::Blind,
+            (_, Some(_)) => Fallback::Expired,
+            (_, None) => Fallback::Directive,
         };
         let usable = past.is_none_or(|past| past < policy.stale_if_error) && !directives.validate();
         let want = Want { old: usable.then(|| Arc::clone(&entry)), ..Want::new(why) };
@@ -183,6 +233,23 @@ impl Readthrough {
         }
         let may_do = past.is_none_or(|past| past < policy.stale_while_revalidate);
         Look::Rebuild(want.bounded(ask, &entry, may_do.then(|| Arc::clone(&entry))))
+    }
+
+    /// Whether an outdated answer may be given while it is refreshed: within `serve_invalidated`, counted from a moment at
+    /// which it was certified still, and within the windows of one that no write made wrong.
+    fn may_outlive(&self, ask: &Ask<'_>, entry: &Entry, past: Option<Duration>) -> bool {
+        let policy = ask.route.query().policy();
+        let directives = &ask.directives;
+        !policy.serve_invalidated.is_zero()
+            // Who says anything of the answer's age wants no wrong one.
+            && directives.max_age.is_none()
+            && directives.max_stale.is_none()
+            && past.is_none_or(|past| past < policy.stale_while_revalidate)
+            && self.rests_on(entry.basis())
+            && self
+                .ledger
+                .outdated_for(entry.certified(), ask.arrived)
+                .is_some_and(|outdated| outdated < policy.serve_invalidated)
     }
 
     /// The failure of `key` that is in force at `now`, and until when.
@@ -216,19 +283,25 @@ impl Readthrough {
         let key = Key::new(ask.key);
         let Some(lead) = self.flights.refresh(&key) else {
             // A flight is under way, and wanted from now on whoever leaves it. It replaces this entry, or fails and is
-            // remembered; should it do neither, the next refresh may begin after a backoff.
-            entry.end_refresh(ask.arrived + policy.error_backoff);
+            // remembered; should it do neither, the next refresh may begin after a backoff. One that was sent before the
+            // write brings what is outdated too, so there the next reader looks again.
+            let pause = if reason == Rebuild::Invalidated { Duration::ZERO } else { policy.error_backoff };
+            entry.end_refresh(ask.arrived + pause);
             return;
         };
         let unless = match reason {
             Rebuild::Early => Unless::FilledAfter(entry.filled()),
             _ => Unless::Fresh,
         };
+        // The basis first, the verdict second.
+        let basis = self.basis();
+        let (tags, max_lag) = ask.route.rests_on(ask.key);
         let fill = Fill {
             read: Arc::clone(self),
             route: Arc::clone(ask.route),
             prepared: Arc::clone(ask.prepared),
             key,
+            rests: Rests { tags, basis, max_lag },
             reason,
             unless,
             refreshes: Some(Arc::clone(entry)),

@@ -15,7 +15,9 @@ mod answer;
 mod directives;
 mod error;
 mod fill;
+mod follow;
 mod gauge;
+mod invalidate;
 mod look;
 pub mod origin;
 mod route;
@@ -43,7 +45,10 @@ use admission::Admission;
 pub use answer::{Answer, By, Instead, Led, Source, Stored};
 pub use directives::Directives;
 pub use error::{Failed, ReadError};
-use fill::{Fill, Landing, Unless};
+use fill::{Fill, Landing, Rests, Unless};
+use follow::Basis;
+pub use follow::StreamState;
+pub use invalidate::{Mode, Reach};
 use look::Joins;
 pub use look::{Ask, Look, Want};
 use origin::Origin;
@@ -80,12 +85,15 @@ pub struct Readthrough {
     flights: Arc<Flights<Key, Required, Landing>>,
     failures: Failures<ReadError>,
     ledger: Ledger,
+    basis: Basis,
     admission: Admission,
     origin: Arc<dyn Origin>,
     clock: Clock,
     chance: Chance,
     metrics: Arc<Metrics>,
     stopping: watch::Sender<bool>,
+    polls: watch::Sender<u64>,
+    stream: watch::Sender<StreamState>,
 }
 
 impl Readthrough {
@@ -105,12 +113,15 @@ impl Readthrough {
             flights: Flights::new(bounds.max_waiters, FLIGHT_SHARDS),
             failures: Failures::new(),
             ledger: Ledger::default(),
+            basis: Basis::default(),
             admission: Admission::new(bounds.max_fills, bounds.max_queued_fills),
             origin,
             clock,
             chance,
             metrics,
             stopping: watch::Sender::new(false),
+            polls: watch::Sender::new(0),
+            stream: watch::Sender::new(StreamState::Off),
         })
     }
 
@@ -158,11 +169,6 @@ impl Readthrough {
         &self.store
     }
 
-    /// The ledger.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
     /// Where answers come from.
     pub fn origin(&self) -> &Arc<dyn Origin> {
         &self.origin
@@ -198,7 +204,11 @@ impl Readthrough {
             Some(soft) if want.old.is_some() => deadline.min(begun + soft),
             _ => deadline,
         };
-        let required = self.ledger.required();
+        // The basis first, the verdict second.
+        let basis = self.basis();
+        let (tags, max_lag) = ask.route.rests_on(ask.key);
+        let rests = Rests { tags, basis, max_lag };
+        let required = self.ledger.required(&rests.tags);
         let sure = |sent: &Required| want.joins == Joins::Sure && required.sure_of(sent);
         let key = Key::new(ask.key);
         let mut fallback_counted = false;
@@ -220,7 +230,7 @@ impl Readthrough {
             }
             let (mut wait, led) = match joined {
                 Join::Leader(lead, wait) => {
-                    tokio::spawn(self.fill(ask, &want, key.clone(), deadline).run(lead));
+                    tokio::spawn(self.fill(ask, &want, key.clone(), rests.clone(), deadline).run(lead));
                     (wait, Some(Led::Own))
                 }
                 Join::Follower(wait) => (wait, Some(Led::Others)),
@@ -262,17 +272,19 @@ impl Readthrough {
     }
 
     /// The rebuild that this reader leads.
-    fn fill(self: &Arc<Self>, ask: &Ask<'_>, want: &Want, key: Key, deadline: Instant) -> Fill {
+    fn fill(self: &Arc<Self>, ask: &Ask<'_>, want: &Want, key: Key, rests: Rests, deadline: Instant) -> Fill {
         let timeout = ask.route.query().policy().timeout;
         Fill {
             read: Arc::clone(self),
             route: Arc::clone(ask.route),
             prepared: Arc::clone(ask.prepared),
             key,
+            rests,
             reason: match want.why {
                 Fallback::Miss => Rebuild::Miss,
                 Fallback::Expired => Rebuild::Expired,
-                Fallback::Invalidated => Rebuild::Invalidated,
+                // The rebuild is as due as after a write: what is stored can't be relied upon.
+                Fallback::Invalidated | Fallback::Blind => Rebuild::Invalidated,
                 Fallback::Directive => Rebuild::Manual,
             },
             unless: if want.why == Fallback::Directive || want.joins == Joins::Unsent {
@@ -296,12 +308,13 @@ impl Readthrough {
 
     /// The old answer, if it is within `stale_if_error` still: the wait may have outlasted that.
     fn old(&self, want: &Want, ask: &Ask<'_>, led: Led, instead: Instead) -> Option<Answer> {
-        let entry = want.old.as_ref()?;
+        // As it is now: a purge may have taken it away, or a refresh have brought another.
+        let entry = want.old.as_ref().and_then(|_| self.store.peek(ask.key))?;
         if let Freshness::Stale(past) = entry.freshness(self.clock.now())
             && past >= ask.route.query().policy().stale_if_error
         {
             return None;
         }
-        Some(Answer { entry: Arc::clone(entry), source: Source::Old { led, why: want.why, instead } })
+        Some(Answer { entry, source: Source::Old { led, why: want.why, instead } })
     }
 }

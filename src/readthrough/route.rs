@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::catalog::policy::Policy;
+use crate::catalog::args;
 use crate::catalog::sql::Statement;
+use crate::catalog::verdict::Kind;
 use crate::catalog::{Declaration, Query, ResultForm, Shape};
 use crate::clock::Moment;
+use crate::tag::Tag;
 use crate::telemetry::metrics::{Metrics, QueryMetrics, UNKNOWN};
 
 /// Every verdict that a query can have.
@@ -36,8 +38,7 @@ impl Route {
             name: UNKNOWN.into(),
             statement: Statement::default(),
             result: ResultForm::Rows,
-            params: vec![],
-            policy: Policy::default(),
+            ..Declaration::default()
         };
         Self::new(u32::MAX, Arc::new(Query::new(declaration)), metrics.query(UNKNOWN))
     }
@@ -53,6 +54,26 @@ impl Route {
         &self.query
     }
 
+    /// What the answer of `key` depends on, as far as is known of the query now, and for how long the event stream may be
+    /// silent for it to count as fresh.
+    ///
+    /// An answer that lives by its ttl alone is never blind: no event would make it wrong. But those that an operator sends
+    /// reach it, too.
+    pub(super) fn rests_on(&self, key: &[u8]) -> (Arc<[Tag]>, Duration) {
+        let declaration = self.query.declaration();
+        let mut tags = vec![Tag::query(self.query.name()), Tag::key(key)];
+        if !declaration.tags.is_empty() {
+            let values: Vec<Option<&str>> = args::values(key).collect();
+            tags.extend(declaration.tags.iter().filter_map(|own| own.tag(&values)).map(|text| Tag::new(&text)));
+        }
+        let mut max_lag = Duration::MAX;
+        if let Some(verdict) = self.query.verdict().filter(|verdict| verdict.kind() != Kind::TtlOnly) {
+            tags.extend(verdict.tags(key).iter().map(|text| Tag::new(text)));
+            max_lag = self.query.policy().max_lag;
+        }
+        (tags.into(), max_lag)
+    }
+
     /// Its metrics.
     #[inline]
     pub fn metrics(&self) -> &QueryMetrics {
@@ -63,7 +84,7 @@ impl Route {
     pub fn verdict(&self) -> &'static str {
         match &**self.query.shape() {
             Shape::Broken(_) => "broken",
-            Shape::Ready(_) | Shape::Pending => "ttl-only",
+            Shape::Ready(_) | Shape::Pending => self.query.verdict().map_or(Kind::TtlOnly, |v| v.kind()).as_str(),
         }
     }
 

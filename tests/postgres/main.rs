@@ -1,5 +1,6 @@
 //! The origin against real servers: what it sends, what it refuses, how it fails and comes back.
 
+mod analyse;
 mod answers;
 mod bounds;
 mod cancel;

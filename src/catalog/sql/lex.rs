@@ -9,7 +9,7 @@
 
 /// What a token is, as far as finding parameters and ends of statements needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub(crate) enum Token {
     /// A keyword or an identifier without quotes.
     Word,
     /// `"…"` or `U&"…"`.
@@ -47,14 +47,14 @@ pub(super) enum Token {
 
 /// A token and its bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lexeme {
-    pub(super) kind: Token,
-    pub(super) start: usize,
-    pub(super) end: usize,
+pub(crate) struct Lexeme {
+    pub(crate) kind: Token,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
 }
 
 /// Reads tokens from the left; comments and white space are passed over.
-pub(super) struct Lexer<'a> {
+pub(crate) struct Lexer<'a> {
     text: &'a str,
     at: usize,
 }
@@ -67,7 +67,7 @@ enum Backslash {
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
@@ -83,7 +83,7 @@ impl<'a> Lexer<'a> {
 
     /// The identifier that begins exactly here, if one does. It is read as a name even where it looks like the prefix
     /// of a string: `:e'x'` is the parameter `e` and then a string.
-    pub(super) fn take_name(&mut self) -> Option<Lexeme> {
+    pub(crate) fn take_name(&mut self) -> Option<Lexeme> {
         let start = self.at;
         if !self.peek(0).is_some_and(starts_word) {
             return None;
@@ -93,11 +93,11 @@ impl<'a> Lexer<'a> {
     }
 
     /// Whether the next byte is a quote, as in psql's `:'name'`.
-    pub(super) fn at_quote(&self) -> bool {
+    pub(crate) fn at_quote(&self) -> bool {
         matches!(self.peek(0), Some(b'\'' | b'"'))
     }
 
-    pub(super) fn next(&mut self) -> Option<Lexeme> {
+    pub(crate) fn next(&mut self) -> Option<Lexeme> {
         if let Some(start) = self.skip_blank() {
             return Some(Lexeme { kind: Token::Unterminated("comment"), start, end: self.at });
         }
@@ -298,7 +298,7 @@ fn starts_word(byte: u8) -> bool {
 }
 
 /// Whether `byte` would become a part of a word or number before it.
-pub(super) fn continues_word(byte: u8) -> bool {
+pub(crate) fn continues_word(byte: u8) -> bool {
     starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 

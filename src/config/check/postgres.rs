@@ -1,7 +1,7 @@
 //! The rules of `[postgres]`: one way to say how to encrypt, and no file that would be silently unused.
 
 use super::connection;
-use crate::config::read::{Place, Reader};
+use crate::config::read::{Given, Place, Reader};
 use crate::config::{Database, Postgres, Secret, Tls, bounds};
 
 const MODES: [(&str, Tls); 5] = [
@@ -21,6 +21,14 @@ pub(super) fn check(reader: &mut Reader<'_>, place: &Place<'_>, database: Databa
         Database::Embedded => Some(Url { rest: None, tls: None }),
     };
     let tls = check_tls(reader, place, url.as_ref());
+    let migrate_url = match database {
+        Database::Configured => check_other_url(reader, place, "migrate_url", tls),
+        Database::Embedded => Some(None),
+    };
+    let listen_url = match database {
+        Database::Configured => check_other_url(reader, place, "listen_url", tls),
+        Database::Embedded => Some(None),
+    };
     let tls_root_cert = reader.file(place, "tls_root_cert");
     let tls_client_cert = reader.file(place, "tls_client_cert");
     let tls_client_key = reader.file(place, "tls_client_key");
@@ -60,6 +68,8 @@ pub(super) fn check(reader: &mut Reader<'_>, place: &Place<'_>, database: Databa
     let reconnect_max = reader.duration(place, "reconnect_max", &bounds::RECONNECT_MAX);
     Some(Postgres {
         url: url?.rest,
+        migrate_url: migrate_url?,
+        listen_url: listen_url?,
         pool_size: pool_size?,
         connect_timeout: connect_timeout?,
         search_path: Some(search_path?).filter(|path| !path.is_empty()),
@@ -72,7 +82,7 @@ pub(super) fn check(reader: &mut Reader<'_>, place: &Place<'_>, database: Databa
     })
 }
 
-/// `postgres.url`.
+/// `postgres.url`, or `postgres.migrate_url`.
 struct Url {
     /// Without its `sslmode`; `None` for the embedded database.
     rest: Option<Secret>,
@@ -87,7 +97,31 @@ fn check_url(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Url> {
         reader.report(&given.at, "it is empty; write a URL such as \"postgres://USER@HOST/DATABASE\"");
         return None;
     }
-    let split = match connection::split(&text) {
+    parts(reader, &given, &text)
+}
+
+/// The URL `key`, if it is a good one or absent. It is encrypted as `url` is: of one server there is one truth.
+#[expect(clippy::option_option, reason = "no good, or absent, or there")]
+fn check_other_url(reader: &mut Reader<'_>, place: &Place<'_>, key: &str, tls: Option<Tls>) -> Option<Option<Secret>> {
+    let (text, given) = reader.text(place, key)?;
+    if text.is_empty() {
+        return Some(None);
+    }
+    let url = parts(reader, &given, &text)?;
+    if let (Some(own), Some(tls)) = (url.tls, tls)
+        && own != tls
+    {
+        let message =
+            "its sslmode is another than that of postgres.url or postgres.tls, which holds here, too; remove it";
+        reader.report(&given.at, message);
+        return None;
+    }
+    Some(url.rest)
+}
+
+/// The connection string without its `sslmode`.
+fn parts(reader: &mut Reader<'_>, given: &Given, text: &str) -> Option<Url> {
+    let split = match connection::split(text) {
         Ok(split) => split,
         Err(messages) => {
             for message in messages {

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use super::{check_keys, params};
+use super::{check_keys, depends, params};
+use crate::catalog::policy::OnBlind;
 use crate::catalog::sql::{MAX_TEXT_BYTES, Statement, is_name};
 use crate::catalog::{Declaration, Policy, RequestCacheControl, ResultForm};
 use crate::config::bounds;
@@ -16,6 +17,8 @@ const FORMS: [(&str, ResultForm); 3] =
 
 const CACHE_CONTROL: [(&str, RequestCacheControl); 2] =
     [("ignore", RequestCacheControl::Ignore), ("bounded", RequestCacheControl::Bounded)];
+
+const ON_BLIND: [(&str, OnBlind); 2] = [("bypass", OnBlind::Bypass), ("serve", OnBlind::Serve)];
 
 /// All queries, or `None` if one of them is no good.
 pub(super) fn check(reader: &mut Reader<'_>, root: &Table, defaults: &Place<'_>) -> Option<Vec<Declaration>> {
@@ -62,9 +65,13 @@ fn check_query(reader: &mut Reader<'_>, name: &str, at: &At, place: &Place<'_>) 
     check_keys(reader, place);
     let statement = check_sql(reader, at, place);
     let params = params::check(reader, place, statement.as_ref().map(Statement::params));
+    let known = statement.as_ref().map(Statement::params);
+    let depends = depends::check(reader, place, known);
+    let tags = depends::check_tags(reader, place, known);
     let policy = check_policy(reader, place);
     let (policy, result) = policy?;
-    Some(Declaration { name: name.into(), statement: statement?, result, params: params?, policy })
+    let (params, depends, tags) = (params?, depends?, tags?);
+    Some(Declaration { name: name.into(), statement: statement?, result, params, depends, tags, policy })
 }
 
 /// The policy of a query, or that of `[defaults]`.
@@ -74,6 +81,9 @@ fn check_policy(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<(Policy, R
     let stale_while_revalidate = reader.duration(place, "stale_while_revalidate", &bounds::STALE);
     let stale_if_error = reader.duration(place, "stale_if_error", &bounds::STALE);
     let early_refresh = reader.share(place, "early_refresh", &bounds::EARLY_REFRESH);
+    let serve_invalidated = reader.duration(place, "serve_invalidated", &bounds::STALE);
+    let max_lag = reader.duration(place, "max_lag", &bounds::MAX_LAG);
+    let on_blind = reader.choice(place, "on_blind", &ON_BLIND);
     let timeout = reader.duration(place, "timeout", &bounds::TIMEOUT);
     let wait_at_most = reader.optional_duration(place, "wait_at_most", &bounds::WAIT_AT_MOST);
     let error_backoff = reader.duration(place, "error_backoff", &bounds::ERROR_BACKOFF);
@@ -88,6 +98,9 @@ fn check_policy(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<(Policy, R
         jitter: jitter?,
         stale_while_revalidate: stale_while_revalidate?,
         stale_if_error: stale_if_error?,
+        serve_invalidated: serve_invalidated?,
+        max_lag: max_lag?,
+        on_blind: on_blind?,
         early_refresh: early_refresh?,
         timeout: timeout?,
         wait_at_most: wait_at_most.ok()?,

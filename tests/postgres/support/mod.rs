@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use seawall::catalog::args::{self, KeyBuf};
 use seawall::catalog::sql::Statement;
-use seawall::catalog::{Declaration, ParamDeclaration, Policy, Query, ResultForm, Shape};
+use seawall::catalog::{Declaration, ParamDeclaration, Query, ResultForm, Shape};
 use seawall::postgres::{Postgres, Settings};
 use seawall::readthrough::origin::{Connection, Fetched, Origin as _, OriginError};
 use serde_json::Value;
@@ -26,8 +26,7 @@ pub fn declare(sql: &str) -> Declaration {
         name: "q".into(),
         statement: Statement::parse(sql).unwrap_or_else(|problems| panic!("{sql}: {problems:?}")),
         result: ResultForm::Rows,
-        params: vec![],
-        policy: Policy::default(),
+        ..Declaration::default()
     }
 }
 

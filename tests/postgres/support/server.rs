@@ -29,7 +29,8 @@ pub struct Server {
     _ended_with_us: ChildStdin,
 }
 
-fn binaries() -> PathBuf {
+/// Where its programs are.
+pub fn binaries() -> PathBuf {
     if let Some(dir) = std::env::var_os("SEAWALL_PG_BIN") {
         return dir.into();
     }
@@ -46,7 +47,8 @@ fn binaries() -> PathBuf {
     })
 }
 
-fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
+/// A program that runs as the server does.
+pub fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     if geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
@@ -143,6 +145,31 @@ impl Server {
         let pid = Pid::from_child(&child);
         kill_process(pid, Signal::INT).expect("it is ours");
         child.wait().expect("it ends");
+    }
+
+    /// Ends it without a clean shutdown: what comes next is crash recovery.
+    #[allow(dead_code, reason = "not every test binary that has this harness needs it")]
+    pub fn crash(&self) {
+        let child = self.running.lock().expect("not poisoned").take();
+        let mut child = child.expect("it runs");
+        kill_process(Pid::from_child(&child), Signal::QUIT).expect("it is ours");
+        child.wait().expect("it ends");
+    }
+
+    /// A standby that follows it, when it has caught up.
+    #[allow(dead_code, reason = "not every test binary that has this harness needs it")]
+    pub async fn standby(&self) -> Self {
+        let standby = Self::launch(&[], |standby| {
+            fs::remove_dir_all(&standby.dir).expect("it is ours");
+            let copied = unprivileged(binaries().join("pg_basebackup"))
+                .args(["-h", "127.0.0.1", "-U", "postgres", "-R", "-c", "fast", "-p", &self.port.to_string(), "-D"])
+                .arg(&standby.dir)
+                .output()
+                .expect("pg_basebackup runs");
+            assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        });
+        standby.reachable().await;
+        standby
     }
 
     /// Waits until it answers.

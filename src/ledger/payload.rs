@@ -1,0 +1,55 @@
+//! What a notification of a user's own says: tags, and perhaps the transaction that it is about.
+//!
+//! `shop.products user%20list xid=1234`: tags between spaces, percent-encoded where they hold a space or a percent sign.
+//! Nothing here is refused: an escape that is none is taken as it stands and counted, since a tag that is dropped would
+//! leave an answer wrong.
+
+use percent_encoding::percent_decode_str;
+
+use crate::tag::Tag;
+
+/// A payload, read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// The tags it names. A name without a colon may be a table's, so its rows (`name:*`) are among them.
+    pub tags: Vec<Tag>,
+    /// Which transaction wrote, if the payload says so once and in digits. A claim, not a fact.
+    pub xid: Option<u64>,
+    /// Parts that were not as they should be.
+    pub malformed: usize,
+}
+
+impl Payload {
+    /// Reads a payload, of which Postgres bounds the length at 7,999 bytes. The empty one, the doorbell's, names nothing.
+    pub fn parse(text: &str) -> Self {
+        let mut payload = Self { tags: Vec::new(), xid: None, malformed: 0 };
+        let mut claims = 0;
+        for part in text.split_ascii_whitespace() {
+            if let Some(digits) = part.strip_prefix("xid=") {
+                claims += 1;
+                let all_digits = digits.bytes().all(|b| b.is_ascii_digit());
+                payload.xid = if all_digits { digits.parse().ok() } else { None };
+                payload.malformed += usize::from(payload.xid.is_none());
+                continue;
+            }
+            payload.malformed += usize::from(!escapes_are_whole(part));
+            let name: Vec<u8> = percent_decode_str(part).collect();
+            payload.tags.push(Tag::of_bytes(&name));
+            if !name.contains(&b':') && name != b"*" {
+                payload.tags.push(Tag::of_bytes(&[&name[..], b":*"].concat()));
+            }
+        }
+        if claims > 1 {
+            payload.malformed += 1;
+            payload.xid = None;
+        }
+        payload
+    }
+}
+
+/// Whether each percent sign has its two hexadecimal digits.
+fn escapes_are_whole(part: &str) -> bool {
+    let bytes = part.as_bytes();
+    let whole = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    bytes.iter().enumerate().all(|(at, &b)| b != b'%' || whole(at))
+}

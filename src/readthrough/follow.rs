@@ -1,0 +1,171 @@
+//! What whoever follows writes tells the read path: that events were applied, what state of the schema the queries'
+//! verdicts were found in, and what is to be forgotten altogether.
+//!
+//! # Basis
+//! An answer's tags come from its query's verdict, and a verdict is true of one state of the schema. So each entry carries
+//! the *basis* that its tags rest on, and only entries of the present basis are certified.
+//!
+//! Verdicts are replaced one by one. While they are, the basis is none at all:
+//! 1. `unsettle`: the basis is gone, the version is raised;
+//! 2. every query is judged anew;
+//! 3. `rest_on`: the new basis is there, the version is raised.
+//!
+//! A fill takes the basis first and the verdict second. Between 1 and 3 it takes none, and what it brings is given and not
+//! kept; before 1 it takes one that is no longer in force when it lands; after 3 it finds the new verdict.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Readthrough;
+use crate::catalog::verdict::SchemaFingerprint;
+use crate::ledger::Ledger;
+use crate::tag::Tag;
+use crate::telemetry::metrics::Degraded;
+
+/// How the event stream is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StreamState {
+    /// There is to be none.
+    #[default]
+    Off,
+    /// It has not come far enough yet, or queries are being judged.
+    Starting,
+    /// It is followed.
+    Following,
+    /// There is no log that this role may read: every query lives by its ttl.
+    NoSchema(String),
+    /// The connection is lost, or never was.
+    Away(String),
+    /// The server is not the primary of the known history.
+    Standby(String),
+    /// A pooler is in the way: the log is followed, and notifications may be lost.
+    Pooler(String),
+}
+
+impl StreamState {
+    /// What the trouble is, in a sentence.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Off | Self::Following => None,
+            Self::Starting => Some("what queries depend on is being found out"),
+            Self::NoSchema(why) | Self::Away(why) | Self::Standby(why) | Self::Pooler(why) => Some(why),
+        }
+    }
+
+    /// Under which reason the service is degraded by it.
+    pub(super) fn degraded(&self) -> Option<Degraded> {
+        match self {
+            Self::Off | Self::Following => None,
+            Self::NoSchema(_) => Some(Degraded::NoEvents),
+            Self::Starting | Self::Away(_) | Self::Standby(_) => Some(Degraded::EventStream),
+            Self::Pooler(_) => Some(Degraded::Pooler),
+        }
+    }
+}
+
+/// No verdict may be relied upon now.
+const UNSETTLED: u64 = 0;
+
+/// Nothing is known of the schema, and every query lives by its ttl.
+const UNKNOWN: u64 = 1;
+
+/// What the read path rests on.
+pub(super) struct Basis {
+    present: AtomicU64,
+    /// Purges so far: see [`Readthrough::purge`].
+    purges: AtomicU64,
+}
+
+impl Default for Basis {
+    fn default() -> Self {
+        Self { present: AtomicU64::new(UNKNOWN), purges: AtomicU64::new(0) }
+    }
+}
+
+impl Readthrough {
+    /// The ledger, which the event stream writes.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// How the event stream is now.
+    pub fn stream(&self) -> StreamState {
+        self.stream.borrow().clone()
+    }
+
+    /// Says how the event stream is.
+    pub fn stream_is(&self, state: StreamState) {
+        if *self.stream.borrow() == state {
+            return;
+        }
+        match &state {
+            StreamState::Starting => tracing::debug!("queries are being judged"),
+            StreamState::Following => tracing::info!("the event stream is followed"),
+            state => {
+                if let Some(reason) = state.reason() {
+                    tracing::warn!(reason, "the event stream has trouble");
+                }
+            }
+        }
+        self.stream.send_replace(state);
+    }
+
+    /// Resolves once the event stream is followed, or known not to be for now. Cancel safe.
+    pub async fn stream_settled(&self) {
+        // The sender is this object's own, so it can't be gone.
+        let _ = self.stream.subscribe().wait_for(|state| *state != StreamState::Starting).await;
+    }
+
+    /// A poll was applied: wakes who waits for one.
+    pub fn polled(&self) {
+        self.polls.send_modify(|polls| *polls += 1);
+    }
+
+    /// The queries' verdicts are being found out again: until [`Readthrough::rest_on`] nothing that is filled counts as
+    /// fresh, and nothing older does.
+    pub fn unsettle(&self) {
+        self.basis.present.store(UNSETTLED, Ordering::Release);
+        self.ledger.recertify();
+    }
+
+    /// Every query has the verdict that was found for it in this state of the schema. `None`: nothing is known of it.
+    pub fn rest_on(&self, fingerprint: Option<SchemaFingerprint>) {
+        let basis = fingerprint.map_or(UNKNOWN, |fingerprint| {
+            #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+            let bits = fingerprint.0 as u64;
+            bits.max(UNKNOWN + 1)
+        });
+        if self.basis.present.swap(basis, Ordering::AcqRel) != basis {
+            self.ledger.recertify();
+        }
+    }
+
+    /// What an answer's tags rest on that are taken after this call.
+    pub(super) fn basis(&self) -> u64 {
+        self.basis.present.load(Ordering::Acquire)
+    }
+
+    /// Whether `basis` is in force.
+    pub(super) fn rests_on(&self, basis: u64) -> bool {
+        basis != UNSETTLED && self.basis() == basis
+    }
+
+    /// Takes what depends on one of `tags` out of memory, so that no rule for old answers gives it; how many entries. The
+    /// ledger must have applied the invalidation before.
+    ///
+    /// A fill may be about to store what it had certified before that:
+    /// 1. the fill certifies its answer;
+    /// 2. the invalidation is applied, and the purge looks through the store;
+    /// 3. the fill stores the answer.
+    ///
+    /// So purges are counted before the store is looked through, and a fill that finds another count after it has stored
+    /// certifies once more.
+    pub fn purge(&self, tags: &[Tag]) -> usize {
+        self.basis.purges.fetch_add(1, Ordering::AcqRel);
+        self.store.remove_tagged(tags)
+    }
+
+    /// Purges so far.
+    pub(super) fn purges(&self) -> u64 {
+        self.basis.purges.load(Ordering::Acquire)
+    }
+}
