@@ -29,9 +29,17 @@ pub enum Change {
     Grown(i64),
 }
 
+/// Whether tables are truncated. It gives them new files, which is a change of their definition: nothing of what was kept
+/// outlives it, and what others broke is mended with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truncates {
+    Sometimes,
+    Never,
+}
+
 impl Change {
     /// Any.
-    pub fn draw(rng: &mut Rng) -> Self {
+    pub fn draw(truncates: Truncates, rng: &mut Rng) -> Self {
         match rng.u32(0..1000) {
             0..300 => Self::Item(rng.i64(0..ITEMS)),
             300..450 => Self::Notes(rng.i64(0..ITEMS)),
@@ -44,8 +52,7 @@ impl Change {
                 Self::Bulk(from, from + rows)
             }
             880..940 => Self::BulkChild(rng.i64(0..BULK_CHILDREN)),
-            // It gives the table new files, which is a change of its definition: nothing is kept until that is looked into.
-            940..942 => Self::Truncate,
+            940..942 if truncates == Truncates::Sometimes => Self::Truncate,
             _ => Self::Grown(rng.i64(0..GROWN)),
         }
     }

@@ -7,6 +7,7 @@ use fastrand::Rng;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
+use super::changes::Truncates;
 use super::chaos::Chaos;
 use super::cluster::Cluster;
 use super::eventually::eventually;
@@ -43,6 +44,7 @@ pub struct Plan {
     /// DDL of these, as the owner.
     pub tables: String,
     pub between: Between,
+    pub truncates: Truncates,
     pub sabotage: Option<&'static str>,
 }
 
@@ -67,6 +69,7 @@ impl Plan {
             queries: &[],
             tables: String::new(),
             between: Between::Nothing,
+            truncates: Truncates::Sometimes,
             sabotage: None,
         }
     }
@@ -157,7 +160,7 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     for _ in 0..plan.pods {
         pods.push(Pod::start(&toml, plan.sabotage).await);
     }
-    let world = World::new(cluster, PROMISE);
+    let world = World::new(cluster, PROMISE, plan.truncates, plan.sabotage);
     let mut run = Run { world: Arc::clone(&world), pods, rng: rng.fork(), chaos, relay, toml };
 
     let queries: Vec<&'static Query> = QUERIES.iter().chain(plan.queries).collect();
@@ -170,10 +173,15 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     for _ in 0..READERS {
         readers.spawn(reader::read(Arc::clone(&world), addresses.clone(), queries, rng.fork()));
     }
+    // What is broken on purpose has as long as it needs, and no longer.
+    let is_broken = plan.sabotage.is_some();
     let time = {
         let world = Arc::clone(&world);
         async move {
-            world.idle(Duration::from_secs(seconds)).await;
+            let deadline = world.now() + Duration::from_secs(seconds);
+            while world.now() < deadline && !(is_broken && world.is_caught()) {
+                world.idle(Duration::from_millis(20)).await;
+            }
             world.end();
         }
     };
@@ -186,7 +194,7 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     }
     agrees(&world).await;
     // What is broken on purpose need not come round.
-    if plan.sabotage.is_none() {
+    if !is_broken {
         converges(&mut run, queries).await;
     }
     println!("{}", world.tally());

@@ -11,6 +11,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
+use super::changes::Truncates;
 use super::cluster::Cluster;
 use super::history::{Commit, Histories, Key, Moment, State};
 use super::judge::{Answer, Label, Violation, judge, lag};
@@ -21,6 +22,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 /// Hits that show something: some for each query.
 const ENOUGH: u64 = 300;
+
+const BROKEN_FOR: Duration = Duration::from_secs(3);
 
 /// Between two looks at a condition.
 pub async fn retry() {
@@ -46,6 +49,9 @@ struct Leases {
 pub struct World {
     pub cluster: Cluster,
     pub promise: Promise,
+    pub truncates: Truncates,
+    /// How pods are broken on purpose.
+    pub sabotage: Option<&'static str>,
     /// Held shared by each transaction: who holds it alone knows that none is under way.
     pub gate: RwLock<()>,
     /// The next write's.
@@ -68,10 +74,12 @@ pub struct Lease {
 
 impl World {
     /// With all rows in their first state.
-    pub fn new(cluster: Cluster, promise: Promise) -> Arc<Self> {
+    pub fn new(cluster: Cluster, promise: Promise, truncates: Truncates, sabotage: Option<&'static str>) -> Arc<Self> {
         Arc::new(Self {
             cluster,
             promise,
+            truncates,
+            sabotage,
             gate: RwLock::new(()),
             versions: AtomicI64::new(2),
             begun: Instant::now(),
@@ -203,13 +211,23 @@ impl World {
         self.violations().extend(violation);
     }
 
-    /// Waits until there are hits again, enough to find something in, or the run ends.
+    /// Waits until there are hits again, enough to find something in, or the run ends. A service that is broken on purpose
+    /// may have none any more, and what comes next may mend it.
     pub async fn has_hits(&self) {
         let (before, deadline) = (self.tally().hits(), Instant::now() + WITHIN);
+        let begun = Instant::now();
         while self.tally().hits() < before + ENOUGH && !self.is_over() {
+            if self.sabotage.is_some() && begun.elapsed() > BROKEN_FOR {
+                return;
+            }
             assert!(Instant::now() < deadline, "no {ENOUGH} hits within {WITHIN:?}\n{}", self.tally());
             retry().await;
         }
+    }
+
+    /// Whether anything was found.
+    pub fn is_caught(&self) -> bool {
+        !self.violations().is_empty()
     }
 
     /// A session of `role`, waited for.

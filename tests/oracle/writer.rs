@@ -107,7 +107,7 @@ pub async fn write(world: Arc<World>, manner: Manner, mut rng: Rng, number: usiz
         let pause = if rng.u32(0..RESTS) == 0 { REST_MS } else { PAUSE_MS };
         world.idle(Duration::from_millis(rng.u64(0..pause))).await;
         let _gate = world.gate.read().await;
-        let changes: Vec<Change> = (0..rng.usize(1..4)).map(|_| Change::draw(&mut rng)).collect();
+        let changes: Vec<Change> = (0..rng.usize(1..4)).map(|_| Change::draw(world.truncates, &mut rng)).collect();
         let rows = changes.iter().flat_map(|change| change.rows()).collect();
         let Some(lease) = world.lease(rows) else { continue };
         let mut style = Style::draw(manner, &mut rng);
