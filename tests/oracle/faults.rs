@@ -31,9 +31,12 @@ async fn kill_the_listener_every_second(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_streams_backend_may_be_killed_every_second() {
-    let run = run(Plan::new("listener killed"), kill_the_listener_every_second).await;
+    let run = run(
+        Plan { breaks: &[("listeners killed", 4)], ..Plan::new("listener killed") },
+        kill_the_listener_every_second,
+    )
+    .await;
     run.kept_its_promise();
-    run.broke("listeners killed", 4);
 }
 
 /// Killed and stopped by turns, with a prepared transaction that outlives it and commits when pods have filled again.
@@ -63,10 +66,16 @@ pub async fn kill_and_restart_postgres(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_may_be_killed_and_restarted_with_transactions_prepared() {
-    let run = run(Plan { seconds: 10, ..Plan::new("crashes") }, kill_and_restart_postgres).await;
+    let run = run(
+        Plan {
+            seconds: 10,
+            breaks: &[("kills of Postgres", 2), ("prepared transactions across it", 2)],
+            ..Plan::new("crashes")
+        },
+        kill_and_restart_postgres,
+    )
+    .await;
     run.kept_its_promise();
-    run.broke("kills of Postgres", 2);
-    run.broke("prepared transactions across it", 2);
 }
 
 async fn pause_the_service(run: &mut Run) {
@@ -82,9 +91,8 @@ async fn pause_the_service(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_service_may_stand_still_for_seconds() {
-    let run = run(Plan::new("paused"), pause_the_service).await;
+    let run = run(Plan { breaks: &[("pauses", 2)], ..Plan::new("paused") }, pause_the_service).await;
     run.kept_its_promise();
-    run.broke("pauses", 2);
 }
 
 async fn break_the_network(run: &mut Run) {
@@ -109,10 +117,10 @@ async fn break_the_network(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_network_may_stall_crawl_and_be_cut() {
-    let plan = Plan { between: Between::Chaos, seconds: 10, ..Plan::new("network") };
+    let plan =
+        Plan { between: Between::Chaos, seconds: 10, breaks: &[("faults of the network", 4)], ..Plan::new("network") };
     let run = run(plan, break_the_network).await;
     run.kept_its_promise();
-    run.broke("faults of the network", 4);
 }
 
 /// One of two pods sleeps until the log has lost what it has not read.
@@ -130,10 +138,9 @@ async fn sleep_through_the_retention(run: &mut Run) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_pods_may_prune_all_the_time_and_what_was_pruned_unread_is_a_gap() {
     let invalidation = "source = \"log\"\nretention = \"1s\"";
-    let plan = Plan { pods: 2, invalidation, seconds: 10, ..Plan::new("pruned") };
+    let plan = Plan { pods: 2, invalidation, seconds: 10, breaks: &[("pauses", 2)], ..Plan::new("pruned") };
     let run = run(plan, sleep_through_the_retention).await;
     run.kept_its_promise();
-    run.broke("pauses", 2);
     let mut gaps = 0.0;
     for pod in &run.pods {
         gaps += pod.metric("seawall_flushes_total{reason=\"gap\"}").await;
@@ -168,9 +175,9 @@ pub async fn restore_a_copy(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cold_copy_may_be_restored_over_it() {
-    let run = run(Plan { seconds: 8, ..Plan::new("restored") }, restore_a_copy).await;
+    let run =
+        run(Plan { seconds: 8, breaks: &[("copies restored", 1)], ..Plan::new("restored") }, restore_a_copy).await;
     run.kept_its_promise();
-    run.broke("copies restored", 1);
 }
 
 /// The primary is gone, and its standby takes over: with all there was and what was prepared, or, every other time, without
@@ -223,10 +230,12 @@ async fn give_out_transaction_ids(world: &World) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_may_be_promoted() {
-    let plan = Plan { between: Between::Relay, seconds: 10, ..Plan::new("promoted") };
+    let plan = Plan {
+        between: Between::Relay,
+        seconds: 10,
+        breaks: &[("promotions", 2), ("promotions that lose writes", 1), ("prepared transactions across it", 1)],
+        ..Plan::new("promoted")
+    };
     let run = run(plan, promote_a_standby).await;
     run.kept_its_promise();
-    run.broke("promotions", 2);
-    run.broke("promotions that lose writes", 1);
-    run.broke("prepared transactions across it", 1);
 }

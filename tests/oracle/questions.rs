@@ -110,13 +110,13 @@ pub static QUERIES: &[Query] = &[
         "",
         About::Either(Relation::Item, 0, 3),
     ),
-    // 40 ms of nothing before the table is read, under the snapshot from before.
+    // 20 ms of nothing before the table is read, under the snapshot from before.
     with(
         "grp",
         GROUPS,
         query(
             "item_slow",
-            "SELECT id, v FROM shop.item WHERE grp = :grp AND (SELECT count(*) FROM generate_series(1, 200000)) > 0",
+            "SELECT id, v FROM shop.item WHERE grp = :grp AND (SELECT count(*) FROM generate_series(1, 100000)) > 0",
             "",
             About::Group(Relation::Item),
         ),
@@ -126,7 +126,7 @@ pub static QUERIES: &[Query] = &[
         GROUPS,
         declared(query(
             "item_declared",
-            "SELECT id, v FROM shop.item WHERE grp = :grp AND (SELECT shop.slowly(0.05))",
+            "SELECT id, v FROM shop.item WHERE grp = :grp AND (SELECT shop.slowly(0.03))",
             "depends = { \"shop.item\" = true }",
             About::Group(Relation::Item),
         )),
