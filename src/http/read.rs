@@ -19,14 +19,19 @@ use super::body::{self, Unreadable};
 use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
 use super::pulse::Pulse;
-use super::response::{self, AGE, CACHE_STATUS, MAX_AGE, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
+use super::response::{
+    self, AGE, CACHE_STATUS, MAX_AGE, Response, ResponseBody, SEAWALL_AFTER, SEAWALL_DEBUG, SEAWALL_STAMP,
+};
 use super::tally::Tally;
 use super::{cache_status, directives, list, pages};
 use crate::cache::entry::{Entry, Freshness};
 use crate::catalog::args::{self, KeyBuf};
+use crate::catalog::policy::Consistency;
 use crate::catalog::{Prepared, RequestCacheControl, Shape};
 use crate::clock::Moment;
-use crate::readthrough::{Answer, Ask, By, Directives, Failed, Led, Look, ReadError, Readthrough, Route, Source, Want};
+use crate::readthrough::{
+    Answer, Ask, By, Directives, Failed, Led, Look, ReadError, Readthrough, Route, Source, Token, Want,
+};
 use crate::stamp::Snapshot;
 use crate::telemetry::metrics::{Fallback, Outcome, Served};
 
@@ -138,6 +143,13 @@ impl Service {
             return self.reject(route, started, Problem::parameters(errors), request.headers());
         }
         let directives = directives_of(route, request.headers());
+        if is_strict(route, &directives, request.headers()) {
+            let (parts, _) = request.into_parts();
+            let (route, prepared) = (Arc::clone(route), Arc::clone(prepared));
+            drop(shape);
+            let asking = Asking { prepared, key, arrived: started, directives };
+            return self.strictly(Tally::new(Arc::clone(&self.read), route, started), asking, head, parts.headers);
+        }
         match self.read.look(&Ask { route, prepared, key: &key, arrived: started, directives }) {
             Look::Answer(answer) => self.at_once(route, answer, &Asked::new(route, head, request.headers()), started),
             Look::Withheld => self.reject(route, started, withheld(), request.headers()),
@@ -168,6 +180,28 @@ impl Service {
             let asked = Asked::new(tally.route(), head, &headers);
             service.wait(tally, &asking, want, &asked).await
         }))
+    }
+
+    /// A request whose answer must be as good as what Postgres would say.
+    fn strictly(self: &Arc<Self>, tally: Tally, asking: Asking, head: bool, headers: HeaderMap) -> Reply {
+        let service = Arc::clone(self);
+        Reply::Later(Box::pin(async move {
+            let asked = Asked::new(tally.route(), head, &headers);
+            service.answer_strictly(tally, &asking, &asked).await
+        }))
+    }
+
+    async fn answer_strictly(&self, tally: Tally, asking: &Asking, asked: &Asked<'_>) -> Response {
+        let token = match token(asked.headers) {
+            Ok(token) => token,
+            Err(problem) => return refuse(tally, problem, asked.headers),
+        };
+        match self.read.look_strictly(&asking.ask(tally.route()), token.as_ref()).await {
+            Ok(Look::Answer(answer)) => self.answered(tally, answer, asked),
+            Ok(Look::Withheld) => refuse(tally, withheld(), asked.headers),
+            Ok(Look::Rebuild(want)) => self.wait(tally, asking, want, asked).await,
+            Err(error) => self.failed(tally, &error.into(), asked.headers),
+        }
     }
 
     async fn wait(&self, tally: Tally, asking: &Asking, want: Want, asked: &Asked<'_>) -> Response {
@@ -258,6 +292,9 @@ impl Service {
                 Ok(asking) => asking,
                 Err(problem) => return refuse(tally, problem, &parts.headers),
             };
+            if is_strict(tally.route(), &asking.directives, &parts.headers) {
+                return service.answer_strictly(tally, &asking, &asked).await;
+            }
             let looked = service.read.look(&asking.ask(tally.route()));
             match looked {
                 Look::Answer(answer) => service.answered(tally, answer, &asked),
@@ -410,7 +447,7 @@ fn counted(source: &Source) -> (Outcome, Served) {
         Source::Memory { .. } => (Outcome::Stale, Served::Memory),
         Source::Old { .. } => (Outcome::Stale, Served::Postgres),
         Source::Fill { led: Led::Others, .. } => (Outcome::Collapsed, Served::Postgres),
-        Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind, .. } => {
+        Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind | Fallback::Strict, .. } => {
             (Outcome::Bypass, Served::Postgres)
         }
         Source::Fill { led: Led::Own, .. } => (Outcome::Miss, Served::Postgres),
@@ -427,6 +464,22 @@ fn refuse(tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
 /// What a refusal counts as.
 fn refused(response: &Response) -> Outcome {
     if response.status().is_server_error() { Outcome::Error } else { Outcome::Rejected }
+}
+
+/// Whether no stored answer will do that has not been validated since the request came.
+#[inline]
+fn is_strict(route: &Route, directives: &Directives, headers: &HeaderMap) -> bool {
+    route.query().policy().consistency == Consistency::Strict
+        || directives.validate()
+        || headers.contains_key(&SEAWALL_AFTER)
+}
+
+/// What the client has written, if it says so.
+fn token(headers: &HeaderMap) -> Result<Option<Token>, Problem> {
+    let Some(value) = headers.get(&SEAWALL_AFTER) else { return Ok(None) };
+    let token = value.to_str().ok().and_then(Token::parse);
+    let detail = "Seawall-After is neither the id of a transaction nor what seawall.token() gives";
+    token.map(Some).ok_or_else(|| Problem::new(Code::BadRequest, detail))
 }
 
 /// Only what is stored was asked for.

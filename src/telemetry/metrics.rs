@@ -91,6 +91,8 @@ labels! {
         Invalidated = "invalidated",
         /// The event stream has been silent for longer than `max_lag`.
         Blind = "blind",
+        /// It must not miss any acknowledged write, and the event stream could not be asked.
+        Strict = "strict",
         /// What was stored was fresh, and the request's directives wanted a newer one.
         Directive = "directive",
     }

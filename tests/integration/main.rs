@@ -10,5 +10,6 @@ mod origin;
 mod outage;
 mod outage_load;
 mod stampede;
+mod strict;
 mod support;
 mod writes;

@@ -69,6 +69,9 @@ const LOOK_FOR_SCHEMA: Duration = Duration::from_secs(5);
 /// A first pause; it doubles up to `reconnect_max`.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
+/// Between two polls at least, however many readers wait for one: under a thousand a second.
+const PROBE_INTERVAL: Duration = Duration::from_micros(1_200);
+
 /// Between two canaries.
 const CANARY: Duration = Duration::from_secs(1);
 
@@ -245,10 +248,13 @@ impl Follower {
                 canary_due = began + CANARY;
             }
             // At least as long as the poll took, so that a slow database isn't asked without pause.
-            let next = began + self.settings.poll_interval.max(began.elapsed() * 2);
+            let earliest = began + PROBE_INTERVAL.max(began.elapsed() * 2);
+            let next = earliest.max(began + self.settings.poll_interval);
             tokio::select! {
                 () = sleep_until(next) => {}
                 payload = listener.rung() => rung.push(payload),
+                // All who have come by then share it.
+                () = self.read.probe_wanted() => sleep_until(earliest).await,
             }
         }
     }
@@ -304,7 +310,7 @@ impl Follower {
             Some(marker) if marker == listener.marker() => StreamState::Starting,
             _ => StreamState::Pooler("a pooler between here and Postgres gives each statement another connection: set postgres.listen_url to the server itself".into()),
         });
-        self.read.polled();
+        self.read.polled(sent);
         Ok(Some(stamp))
     }
 
