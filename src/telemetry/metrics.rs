@@ -263,6 +263,7 @@ pub struct Metrics {
     verdicts: IntGaugeVec,
     announced: Box<[IntCounter]>,
     flushed: Box<[IntCounter]>,
+    doorbells: [IntCounter; 2],
     /// Connections of the event stream that ended.
     pub listener_reconnects: IntCounter,
     /// From a canary's being sent to its being applied.
@@ -313,6 +314,12 @@ impl Metrics {
             counters(r, "seawall_invalidations_total", "Events applied, by where they came from.", &["source"]);
         let flushed =
             counters(r, "seawall_flushes_total", "Times that everything was invalidated at once.", &["reason"]);
+        let doorbells = counters(
+            r,
+            "seawall_doorbells_total",
+            "Notifications that woke this process, by whether there was something to read.",
+            &["needed"],
+        );
         let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
@@ -377,6 +384,7 @@ impl Metrics {
                 "Whether Postgres is tried: 0 it is, 1 a probe is finding out, 2 not until the next probe.",
             ),
             announced: Announced::ALL.iter().map(|l| announced.with_label_values(&[l.as_str()])).collect(),
+            doorbells: ["false", "true"].map(|needed| doorbells.with_label_values(&[needed])),
             flushed: Flush::ALL.iter().map(|l| flushed.with_label_values(&[l.as_str()])).collect(),
             listener_reconnects: counters(
                 r,
@@ -407,6 +415,11 @@ impl Metrics {
     /// Counts events that were applied.
     pub fn announced(&self, by: Announced, events: usize) {
         self.announced[by as usize].inc_by(events as u64);
+    }
+
+    /// Counts a notification that woke this process; `needed`: there was something in the log.
+    pub fn rung(&self, needed: bool) {
+        self.doorbells[usize::from(needed)].inc();
     }
 
     /// Counts a flush.
