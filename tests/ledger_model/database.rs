@@ -56,7 +56,6 @@ pub struct Row {
 pub struct Commit {
     pub lineage: Lineage,
     pub tag: usize,
-    pub xid: u64,
     pub place: u64,
     /// On the clock.
     pub at: u64,
@@ -243,7 +242,7 @@ impl Database {
         let place = self.place;
         let mut notified = vec![];
         for Write { tag, by, .. } in running.writes {
-            self.commits.push(Commit { lineage: self.lineage.clone(), tag, xid, place, at });
+            self.commits.push(Commit { lineage: self.lineage.clone(), tag, place, at });
             if NOTIFIED.contains(&tag) {
                 notified.push(tag);
             } else if !running.orphan {

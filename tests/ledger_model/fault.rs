@@ -52,6 +52,8 @@ pub const READERS: [(&str, Certify); 6] = [
         ledger.certify(&Stamp { lineage: stamp.lineage.clone(), snapshot: stamp.snapshot.in_recovery() }, tags)
     }),
     ("takes every stamp for its own history's", |ledger, stamp, tags| {
-        ledger.lineage().is_some_and(|lineage| ledger.certify(&Stamp { lineage, snapshot: stamp.snapshot.clone() }, tags))
+        ledger
+            .lineage()
+            .is_some_and(|lineage| ledger.certify(&Stamp { lineage, snapshot: stamp.snapshot.clone() }, tags))
     }),
 ];

@@ -56,7 +56,13 @@ struct History<'a> {
 }
 
 /// Plays the history of `seed`. What was wrong, if anything was, with the steps that led there.
-pub fn play(seed: u64, weather: Weather, fault: Fault, certify: Certify, tally: &mut Tally) -> Result<(), (Wrong, String)> {
+pub fn play(
+    seed: u64,
+    weather: Weather,
+    fault: Fault,
+    certify: Certify,
+    tally: &mut Tally,
+) -> Result<(), (Wrong, String)> {
     let mut rng = Rng::with_seed(seed);
     let mut db = Database::new(&mut rng);
     if weather == Weather::Rough {

@@ -257,7 +257,9 @@ impl Pod {
         }
         tally.applied(&applied);
         let cursors = (self.ledger.cursor(), self.twin.cursor());
-        if applied != Applied::Superseded && (cursors.0.as_ref() != Some(&read.stamp.snapshot) || cursors.0 != cursors.1) {
+        if applied != Applied::Superseded
+            && (cursors.0.as_ref() != Some(&read.stamp.snapshot) || cursors.0 != cursors.1)
+        {
             return Err(Wrong::Outcome(format!("cursors {cursors:?} after {:?}", read.stamp)));
         }
         self.within_bounds()
@@ -352,7 +354,14 @@ impl Pod {
     }
 
     /// What a reader does that finds `value`, with all that must hold of it.
-    pub fn look(&mut self, value: &Value, db: &Database, now: u64, certify: Certify, tally: &mut Tally) -> Result<(), Wrong> {
+    pub fn look(
+        &mut self,
+        value: &Value,
+        db: &Database,
+        now: u64,
+        certify: Certify,
+        tally: &mut Tally,
+    ) -> Result<(), Wrong> {
         let names = self.names(&value.tags);
         let stamp = &value.read.stamp;
         let version = self.ledger.version();
