@@ -139,6 +139,19 @@ fn a_barrier_is_met_by_what_was_read_after_it_while_an_old_writer_runs_on() {
 }
 
 #[test]
+fn a_late_barrier_drops_no_event_that_it_does_not_see() {
+    for name in ["*", "t"] {
+        let ledger = polled();
+        apply(&ledger, poll("111:111:", &[(109, name)]));
+        ledger.invalidate(&stamp("109:111:109"), None, &[tag(name)]);
+        assert!(!certifies(&ledger, "109:111:109", &["t"]), "{name}: it lacks 109");
+        assert!(certifies(&ledger, "111:111:", &["t"]), "{name}");
+        ledger.invalidate(&stamp("111:111:"), None, &[tag(name)]);
+        assert!(!certifies(&ledger, "109:111:109", &["t"]) && certifies(&ledger, "111:111:", &["t"]), "{name}");
+    }
+}
+
+#[test]
 fn an_invalidation_of_another_history_is_refused_and_of_the_first_is_not_lost() {
     assert_eq!(polled().invalidate(&of("b", "9:9:"), None, &[tag("t")]), Invalidated::OtherHistory);
     let ledger = Ledger::new(BOUNDS);
