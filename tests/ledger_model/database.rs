@@ -248,6 +248,10 @@ impl Database {
             } else if !running.orphan {
                 self.log.push(Row { xid, tag, place: Some(place), by });
             }
+            // A user's own trigger may say again what the log says.
+            if LOGGED.contains(&tag) && xid % 2 == 0 && !running.prepared {
+                notified.push(tag);
+            }
         }
         if !notified.is_empty() {
             self.notices.push(Notice { lineage: self.lineage.clone(), tags: notified, xid, place });

@@ -123,12 +123,12 @@ impl History<'_> {
 
     fn step(&mut self) -> Result<(), Wrong> {
         match self.rng.u8(..100) {
-            0..26 => self.write(),
-            26..38 => self.end(),
-            38..62 => self.poll()?,
-            62..72 => self.listen()?,
-            72..82 => self.fill(),
-            82..97 => {}
+            0..24 => self.write(),
+            24..36 => self.end(),
+            36..58 => self.poll()?,
+            58..74 => self.listen()?,
+            74..94 => self.fill(),
+            94..97 => {}
             _ if self.weather == Weather::Rough => self.disturb(),
             _ => {}
         }

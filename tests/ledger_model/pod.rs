@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use seawall::clock::Moment;
-use seawall::ledger::{Applied, Asked, Bounds, Event, Invalidated, Ledger, Poll, Required, Rows};
+use seawall::ledger::{Applied, Asked, Bounds, Event, Invalidated, Ledger, Poll, Rows};
 use seawall::stamp::{Lineage, Stamp};
 use seawall::tag::Tag;
 
@@ -16,6 +16,8 @@ use super::Wrong;
 use super::database::{Database, EVERYTHING, LOGGED, Notice, Read, Row};
 use super::fault::{Certify, Fault};
 use super::tally::Tally;
+use super::told::Told;
+use super::want::Want;
 
 /// An answer: what it was read under, and what it depends on.
 #[derive(Clone, Debug)]
@@ -51,57 +53,6 @@ pub struct Listened {
     pub claimed: Option<u64>,
     /// Whether a ledger that has polled is to believe the claim.
     pub credible: bool,
-}
-
-/// What a reader requires, and when it took that.
-pub struct Want {
-    required: Required,
-    of_twin: Required,
-    lineage: Option<Lineage>,
-    tags: Vec<usize>,
-    /// What the oracle says that a stamp must have come to.
-    place: u64,
-    token: bool,
-    order: u64,
-    /// What a statement reads that is sent at this moment and finds the server at once.
-    at_once: Read,
-}
-
-/// What the oracle says the twin was told.
-#[derive(Default)]
-struct Told {
-    lineage: Option<Lineage>,
-    cursor: Option<u64>,
-    horizon: u64,
-    tags: BTreeMap<usize, u64>,
-    polled: Option<u64>,
-    turn: u64,
-    /// The most that a ledger can have been told to hold: transaction ids of each tag, and running ones.
-    listed: BTreeMap<usize, usize>,
-    running: usize,
-}
-
-impl Told {
-    fn begin_anew(&mut self, lineage: &Lineage) {
-        *self = Self { lineage: Some(lineage.clone()), turn: self.turn, polled: self.polled, ..Self::default() };
-    }
-
-    fn tell(&mut self, tag: usize, place: u64) {
-        let known = self.tags.entry(tag).or_default();
-        *known = place.max(*known);
-    }
-
-    fn requires(&self, tags: &[usize]) -> u64 {
-        let of = |tag: &usize| self.tags.get(tag).copied().unwrap_or(0);
-        tags.iter().map(of).max().unwrap_or(0).max(of(&EVERYTHING)).max(self.horizon)
-    }
-
-    /// Whether a ledger of `bounds` can have had to forget.
-    fn exceeds(&self, bounds: Bounds) -> bool {
-        self.listed.len() > bounds.tags
-            || self.listed.values().any(|&listed| listed > bounds.listed)
-            || self.listed.values().sum::<usize>() + self.running > bounds.xids
-    }
 }
 
 pub struct Pod {
@@ -342,9 +293,8 @@ impl Pod {
         let lineage = self.told.lineage.as_ref()?;
         let due = self.due.get(lineage.as_str()).copied().unwrap_or(0);
         let depends = |tag: usize| tag == EVERYTHING || value.tags.contains(&tag);
-        let announced = |tag: usize, place: u64| {
-            if LOGGED.contains(&tag) { place <= due } else { self.delivered.contains(&(tag, place)) }
-        };
+        let announced =
+            |tag: usize, place: u64| LOGGED.contains(&tag) && place <= due || self.delivered.contains(&(tag, place));
         db.commits
             .iter()
             .filter(|commit| commit.lineage == *lineage && commit.place > value.read.place)
@@ -392,7 +342,7 @@ impl Pod {
             }
             // Since when it is out of date is known, or not; never too late.
             let outdated = self.ledger.outdated_for(remembered, Moment::from_nanos(now));
-            let logged = value.tags.iter().all(|tag| LOGGED.contains(tag));
+            let logged = self.reads_log && value.tags.iter().all(|tag| LOGGED.contains(tag));
             if let (Some(since), Some(missing), true) = (outdated, missing, logged)
                 && Duration::from_nanos(now - missing) > since
             {
@@ -457,37 +407,8 @@ impl Pod {
         for reader in &self.wants {
             reader.accept(&value.read, &self.ledger, self.told.lineage.as_ref())?;
             for flight in self.wants.iter().filter(|flight| flight.tags == reader.tags) {
-                let sure = reader.required.sure_of(&flight.required);
-                let sure_of_twin = reader.of_twin.sure_of(&flight.of_twin);
-                let at_once = &flight.at_once;
-                let of_its_history = reader.lineage.as_ref() == Some(&at_once.stamp.lineage);
-                let unmet = of_its_history && !reader.required.met_by(&at_once.stamp);
-                let short = of_its_history && reader.place > at_once.place;
-                if sure && unmet || sure_of_twin && short {
-                    return Err(Wrong::Sure(format!("place {} of {at_once:?}", reader.place)));
-                }
-                let after = reader.order <= flight.order && reader.lineage == flight.lineage && !reader.token;
-                if after && !(sure && sure_of_twin) {
-                    return Err(Wrong::Sure(format!("not of what was sent after it: {:?}", reader.required)));
-                }
-                tally.compared(sure);
+                reader.join(flight, tally)?;
             }
-        }
-        Ok(())
-    }
-}
-
-impl Want {
-    fn accept(&self, read: &Read, ledger: &Ledger, in_force: Option<&Lineage>) -> Result<(), Wrong> {
-        let same = self.lineage.as_ref().is_none_or(|lineage| *lineage == read.stamp.lineage);
-        let (met, met_of_twin) = (self.required.met_by(&read.stamp), self.of_twin.met_by(&read.stamp));
-        let enough = same && read.place >= self.place;
-        if met_of_twin != enough || met && !enough {
-            return Err(Wrong::Required(format!("place {} of {:?} by {read:?}", self.place, self.lineage)));
-        }
-        let moot = !same && in_force == Some(&read.stamp.lineage);
-        if ledger.accepts(&self.required, &read.stamp) != (met || moot) {
-            return Err(Wrong::Required(format!("accepted {read:?}, in force {in_force:?}")));
         }
         Ok(())
     }
