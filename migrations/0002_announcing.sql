@@ -78,6 +78,12 @@ END
 $$;
 COMMENT ON FUNCTION seawall.invalidate(text[]) IS 'Announces tags, in this transaction: answers that depend on them are refilled.';
 
+-- Announces the canary of a pod, by which it measures how long an event takes to reach it. It wakes nobody.
+CREATE FUNCTION seawall.canary(pod text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ INSERT INTO seawall.event (tag) SELECT 'canary:' || left(pod, 100) WHERE NOT pg_is_in_recovery() ON CONFLICT DO NOTHING $$;
+COMMENT ON FUNCTION seawall.canary(text) IS 'Announces the canary of a pod; called by every pod.';
+
 -- What a client sends as Seawall-After to read what this transaction writes. Without an epoch only the transaction's id: it
 -- then means the history that the answering pod is in.
 CREATE FUNCTION seawall.token() RETURNS text

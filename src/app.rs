@@ -10,21 +10,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::catalog::{Catalog, InForce};
 use crate::chance::Chance;
 use crate::clock::Clock;
-use crate::config::{Config, Tls};
+use crate::config::{Config, Source, Tls};
 use crate::http::admin::{self, Readiness};
 use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
 use crate::http::read::{Options, Service};
-use crate::postgres::{BreakerState, Event, Postgres, Settings, TlsMode};
+use crate::postgres::{BreakerState, Event, Postgres, Settings, StreamSettings, TlsMode};
 use crate::readthrough::origin::Origin;
-use crate::readthrough::{Bounds, Readthrough};
+use crate::readthrough::{Bounds, Readthrough, StreamState};
 use crate::telemetry::metrics::{Connects, Metrics};
 
 /// A cancel takes some milliseconds; a database that doesn't answer must not hold up the end.
 const CLEAN_UP_WITHIN: Duration = Duration::from_secs(1);
+
+/// A start waits no longer for the event stream to be followed and all queries to be judged.
+const STREAM_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +115,7 @@ pub struct App {
     service: Arc<Service>,
     catalog: Arc<InForce>,
     postgres: Option<Arc<Postgres>>,
+    stream: Option<(Settings, StreamSettings)>,
     token_sha256: Option<[u8; 32]>,
     limits: Limits,
     drain_delay: Duration,
@@ -128,7 +133,21 @@ impl App {
         let counted = Arc::clone(&metrics);
         let postgres = Arc::new(Postgres::new(settings, move |event| count(&counted, event))?);
         let origin: Arc<dyn Origin> = Arc::clone(&postgres) as _;
+        let stream = (config.invalidation.source == Source::Log).then(|| {
+            let listen_url = config.postgres.listen_url.as_ref().map_or(url, |url| url.expose());
+            let settings = StreamSettings {
+                channel: config.invalidation.channel.clone(),
+                retention: config.invalidation.retention,
+                poll_interval: config.invalidation.poll_interval,
+            };
+            (postgres_settings(&config, listen_url), settings)
+        });
         let mut app = Self::over(config, origin, metrics, Clock::system());
+        if stream.is_some() {
+            app.read.ledger().expect_stream();
+            app.read.stream_is(StreamState::Starting);
+        }
+        app.stream = stream;
         app.postgres = Some(postgres);
         Ok(app)
     }
@@ -153,6 +172,7 @@ impl App {
             ready,
             catalog: Arc::new(InForce::from_pointee(catalog)),
             postgres: None,
+            stream: None,
             token_sha256: config.admin.token_sha256,
             limits: Limits { max_connections: config.server.max_connections, head_timeout: HEAD_TIMEOUT },
             drain_delay: config.server.drain_delay,
@@ -187,14 +207,28 @@ impl App {
                 tracing::error!(%error, "the admin listener ended");
             }
         });
-        let supervisor = self.postgres.as_ref().map(|postgres| {
+        // Dropped with this future, they end.
+        let mut tasks = JoinSet::new();
+        if let Some(postgres) = &self.postgres {
             let (postgres, catalog) = (Arc::clone(postgres), Arc::clone(&self.catalog));
-            tokio::spawn(async move { postgres.supervise(catalog).await })
-        });
+            tasks.spawn(async move { postgres.supervise(catalog).await });
+        }
+        if let Some((postgres, (listen, settings))) = self.postgres.as_ref().zip(self.stream.clone()) {
+            let (postgres, read, catalog) = (Arc::clone(postgres), Arc::clone(&self.read), Arc::clone(&self.catalog));
+            tasks.spawn(async move {
+                if let Err(error) = postgres.follow(listen, settings, read, catalog).await {
+                    tracing::error!(%error, "the event stream can't be followed");
+                }
+            });
+        }
         let mut shutdown = std::pin::pin!(shutdown);
         let stopped_early = match &self.postgres {
             Some(postgres) => tokio::select! {
-                () = postgres.first_attempt() => false,
+                // Then the first polls, so that a healthy start has no moment in which nothing counts as fresh.
+                () = async {
+                    postgres.first_attempt().await;
+                    let _ = tokio::time::timeout(STREAM_WITHIN, self.read.stream_settled()).await;
+                } => false,
                 () = &mut shutdown => true,
             },
             None => false,
@@ -224,9 +258,7 @@ impl App {
         if tokio::time::timeout(self.shutdown_grace, connections.closed()).await.is_err() {
             tracing::warn!(open = connections.len(), "connections outlived shutdown_grace and are dropped");
         }
-        if let Some(supervisor) = supervisor {
-            supervisor.abort();
-        }
+        tasks.abort_all();
         // Refreshes belong to nobody's request; they end here.
         self.read.stop();
         if let Some(postgres) = &self.postgres {

@@ -19,11 +19,12 @@
 //! - [`stamp`]: snapshots and lineages: sees, covers. Pure.
 //! - [`tag`]: the names of what writes change and answers depend on. Pure.
 //! - [`clock`]: time, and the only place that reads it. [`chance`]: the only place that draws it.
+//! - `sabotage`: faults on purpose, in no release: whether a test would notice.
 //!
 //! # Layers
 //!
 //! ```text
-//! main -> cli -> app -> { http, postgres } -> readthrough -> { cache, ledger, catalog, telemetry } -> { stamp, tag, clock, chance }
+//! main -> cli -> app -> { http, postgres } -> readthrough -> { cache, ledger, catalog, telemetry } -> { stamp, tag, clock, chance, sabotage }
 //! ```
 //!
 //! Arrows point downwards only, siblings never use each other, and `config` is known to `cli` and `app` alone;
@@ -61,6 +62,8 @@ pub mod http;
 pub mod ledger;
 pub mod postgres;
 pub mod readthrough;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod stamp;
 pub mod tag;
 pub mod telemetry;

@@ -13,5 +13,6 @@ async fn eleven_thousand_requests_are_eleven_thousand_statements_without_seawall
     postgres.stop().await.expect("stopped");
     assert!(report.naive.database.statements >= u64::from(REQUESTS), "{report}");
     assert_eq!(report.seawall.database.statements, 1, "{report}");
+    assert_eq!(report.write.statements, 1, "one write, one refill: {report}");
     assert_eq!((report.naive.latencies.failed, report.seawall.latencies.failed), (0, 0), "{report}");
 }

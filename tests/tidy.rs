@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["http", "postgres", "redis"],
     &["readthrough"],
     &["cache", "ledger", "catalog", "telemetry"],
-    &["stamp", "tag", "clock", "chance"],
+    &["stamp", "tag", "clock", "chance", "sabotage"],
 ];
 
 /// Known to these alone.

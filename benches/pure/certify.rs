@@ -61,11 +61,11 @@ pub fn ask(c: &mut Criterion) {
             b.iter(|| ledger.certify(black_box(&stamp), black_box(&tags)));
         });
     }
-    let (mut xid, mut announced) = (LAST, 0);
+    let (mut xid, mut announced) = (LAST, 0_usize);
     group.bench_function("an event applied", |b| {
         b.iter(|| {
-            (xid, announced) = (xid + 1, (announced + 1) % TAGS);
-            announce(&ledger, xid, all[announced as usize])
+            (xid, announced) = (xid + 1, (announced + 1) % all.len());
+            announce(&ledger, xid, all[announced])
         });
     });
     let stamp = ledger.share(sample::stamp(0));

@@ -100,7 +100,7 @@ pub async fn ask(shop: &Shop, report: &Report) -> String {
         vec![
             (*name).to_owned(),
             format!("{:.0}", of(0)),
-            format!("{:.1}", of(1)),
+            format!("{:.2}", of(1)),
             format!("{:.1}", of(2)),
             grouped(of(3)),
         ]

@@ -1,5 +1,5 @@
 //! How does the running service behave under load: what does a hit cost, what does a stampede or an expiry do, how large is
-//! an entry, and what does cost grow with?
+//! an entry, what do events cost and how soon are they in force, and what does cost grow with?
 //!
 //! `make bench` asks all of it; `cargo bench --bench service -- expiry cost` only those, after `cargo build --release`. One
 //! question a file, each with its own figures. The service has one core, the load generator the other; Postgres, which
@@ -13,6 +13,7 @@
 mod bare;
 mod client;
 mod cost;
+mod events;
 mod expiry;
 mod hits;
 mod memory;
@@ -30,7 +31,7 @@ use report::Report;
 use seawall::postgres::embedded::{Embedded, EmbeddedOptions};
 
 /// In the order in which they are asked and reported. Cost is last, since it leaves a million keys behind.
-const QUESTIONS: [&str; 5] = ["hits", "stampede", "memory", "expiry", "cost"];
+const QUESTIONS: [&str; 6] = ["hits", "stampede", "memory", "expiry", "events", "cost"];
 
 fn main() {
     if bare::is_asked_for() {
@@ -76,6 +77,7 @@ async fn ask(questions: &[&str], report: &Report) {
             "stampede" => stampede::ask(&shop).await,
             "memory" => memory::ask(&shop).await,
             "expiry" => expiry::ask(&shop, report).await,
+            "events" => events::ask(&shop).await,
             "cost" => cost::ask(&shop, report).await,
             other => unreachable!("{other} is no question"),
         };

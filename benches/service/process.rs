@@ -42,8 +42,11 @@ pub fn pin_this_process() {
 }
 
 impl Child {
-    /// The service as `config` has it.
+    /// The service as `config` has it, with the event log that its queries need.
     pub async fn seawall(config: &Path) -> Self {
+        let mut migrate = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        migrate.args(["migrate", "--config"]).arg(config).env("PORT", "1").env("ADMIN_PORT", "2").stdout(Stdio::null());
+        assert!(migrate.status().expect("the program").success(), "the log can't be installed");
         let (port, admin_port) = (free_port(), free_port());
         let process = pinned(Path::new(env!("CARGO_BIN_EXE_seawall")))
             .args(["serve", "--config"])

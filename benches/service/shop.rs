@@ -68,7 +68,8 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
 }
 
 /// A product by its id.
-pub const PRODUCT: &str = "[queries.product]\nsql = \"SELECT * FROM products WHERE id = :id\"\nresult = \"row\"\n";
+pub const PRODUCT: &str = "[queries.product]\nsql = \"SELECT * FROM products WHERE id = :id\"\nresult = \"row\"\n\
+    depends = { products = \"id = :id\" }\n";
 
 /// SQL of a product by its id, which takes [`SLOW_SECONDS`].
 pub fn slow_sql(id: &str) -> String {

@@ -105,7 +105,9 @@ impl Store {
     pub fn remove_tagged(&self, tags: &[Tag]) -> usize {
         let concerned = |entry: &Entry| entry.tags().iter().any(|tag| tags.contains(tag));
         let tagged = self.entries.iter().filter(|(_, entry)| concerned(entry));
-        let removed = |(key, entry): (Key, Arc<Entry>)| self.entries.remove_if(&key, |now| Arc::ptr_eq(now, &entry) || concerned(now));
+        let removed = |(key, entry): (Key, Arc<Entry>)| {
+            self.entries.remove_if(&key, |now| Arc::ptr_eq(now, &entry) || concerned(now))
+        };
         tagged.filter_map(removed).count()
     }
 

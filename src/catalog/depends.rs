@@ -79,13 +79,16 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A column, and the name of the parameter that it equals.
+pub type Equal = (Box<str>, Box<str>);
+
 /// Reads `id = :id and region = :region`: columns and names of parameters, by column.
 ///
 /// # Errors
 /// Why the text is no such statement, and the remedy.
-pub fn rows(text: &str) -> Result<Vec<(Box<str>, Box<str>)>, String> {
+pub fn rows(text: &str) -> Result<Vec<Equal>, String> {
     let mut reader = Reader::new(text);
-    let mut rows: Vec<(Box<str>, Box<str>)> = vec![];
+    let mut rows: Vec<Equal> = vec![];
     loop {
         let column = reader.name()?;
         if !reader.take_if("=") {
@@ -202,7 +205,8 @@ mod tests {
 
     #[test]
     fn what_names_no_table_is_refused() {
-        for text in ["", ".", "a.", ".a", "a.b.c", "a b", "1a", "'a'", "\"\"", "\"a", "a;", "U&\"a\"", &"x".repeat(64)] {
+        for text in ["", ".", "a.", ".a", "a.b.c", "a b", "1a", "'a'", "\"\"", "\"a", "a;", "U&\"a\"", &"x".repeat(64)]
+        {
             assert!(RelationName::parse(text).is_err(), "{text}");
         }
     }
@@ -221,8 +225,22 @@ mod tests {
     #[test]
     fn any_other_condition_is_refused() {
         for text in [
-            "", "id", "id =", "id = 1", "id = :", "id = :a or b = :c", "id = :a,", "id = :a and", "id > :a", "(id = :a)",
-            "id = :a and id = :b", "t.id = :a", ":a = id", "id = $1", "id == :a", "id = :a b",
+            "",
+            "id",
+            "id =",
+            "id = 1",
+            "id = :",
+            "id = :a or b = :c",
+            "id = :a,",
+            "id = :a and",
+            "id > :a",
+            "(id = :a)",
+            "id = :a and id = :b",
+            "t.id = :a",
+            ":a = id",
+            "id = $1",
+            "id == :a",
+            "id = :a b",
         ] {
             assert!(rows(text).is_err(), "{text}");
         }

@@ -146,6 +146,11 @@ impl Query {
         is_of_this_shape.then_some(verdict)
     }
 
+    /// Takes the verdict away: nothing is known.
+    pub fn unjudge(&self) {
+        self.verdict.store(None);
+    }
+
     /// Replaces the verdict.
     pub fn judge(&self, verdict: Arc<Verdict>) {
         self.verdict.store(Some(verdict));

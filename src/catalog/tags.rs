@@ -18,6 +18,9 @@ pub const VALUE_MAX_BYTES: usize = 200;
 /// Most tags of the operator's that a query has: each is looked up for every answer that is stored.
 pub const MAX_TEMPLATES: usize = 16;
 
+/// Before a tag: forget. No name of a table begins so (it would be encoded), and no tag of an operator's may.
+const PURGE: char = '!';
+
 /// Longest template in bytes: what it names has a bound like any value.
 pub const TEMPLATE_MAX_BYTES: usize = 200;
 
@@ -47,6 +50,25 @@ pub fn every_row(table: &str) -> Box<str> {
     format!("{table}:*").into()
 }
 
+/// What asks that answers which depend on `tag` be forgotten altogether, beside `tag` itself.
+pub fn purge(tag: &str) -> String {
+    format!("{PURGE}{tag}")
+}
+
+/// The tag of which `text` asks that what depends on it be forgotten, if it does.
+pub fn purged(text: &str) -> Option<&str> {
+    text.strip_prefix(PURGE)
+}
+
+/// What is meant by a tag that somebody wrote: a name without a colon may be a table's, so its rows are meant, too.
+pub fn with_rows(tag: &str) -> Vec<Box<str>> {
+    let mut meant = vec![Box::from(tag)];
+    if tag != "*" && !tag.contains(':') {
+        meant.push(every_row(tag));
+    }
+    meant
+}
+
 /// A tag of the operator's own, as `region:{region}`, whose parameters take the values of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -72,8 +94,8 @@ impl Template {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err("a tag has no spaces and no control characters; write it without".into());
         }
-        if text == "*" || text.starts_with("query:") || text.starts_with("key:") {
-            return Err("*, query:… and key:… are Seawall's own; choose another name".into());
+        if text == "*" || text.starts_with(PURGE) || text.starts_with("query:") || text.starts_with("key:") {
+            return Err("*, !…, query:… and key:… are Seawall's own; choose another name".into());
         }
         let mut parts = vec![];
         let mut rest = text;
@@ -132,9 +154,17 @@ mod tests {
     }
 
     #[test]
+    fn who_names_a_table_means_its_rows_and_a_purge_is_a_tag_of_its_own() {
+        let meant = |tag| with_rows(tag).join(" ");
+        assert_eq!((meant("s.t"), meant("s.t:id=1"), meant("*")), ("s.t s.t:*".into(), "s.t:id=1".into(), "*".into()));
+        assert_eq!(purge("s.t"), "!s.t");
+        assert_eq!((purged("!s.t"), purged("s.t")), (Some("s.t"), None));
+    }
+
+    #[test]
     fn what_is_no_template_is_refused() {
         let param = |name: &str| if name == "r" { Ok(0) } else { Err(format!("no {name}")) };
-        for text in ["", "a b", "a\u{7}", "*", "query:x", "key:1", "{", "}", "{r", "r}", "{x}", "{}", "{{r}}"] {
+        for text in ["", "a b", "a\u{7}", "*", "!x", "query:x", "key:1", "{", "}", "{r", "r}", "{x}", "{}", "{{r}}"] {
             assert!(Template::parse(text, param).is_err(), "{text}");
         }
         assert!(Template::parse(&"x".repeat(200), param).is_ok());

@@ -252,8 +252,10 @@ fn push(
 fn announced<'a>(dependency: &Dependency, member: &'a Member) -> Option<&'a [Box<str>]> {
     let rows = dependency.rows.as_ref()?;
     let Triggers::Installed { columns: lists, .. } = &member.triggers else { return None };
-    let told = |column: &Box<str>| member.columns.contains(column) && rows.iter().any(|row| row.column == *column);
-    let usable = lists.iter().filter(|list| !list.is_empty() && list.iter().all(told));
+    let told = |column: &str| {
+        member.columns.iter().any(|own| **own == *column) && rows.iter().any(|row| *row.column == *column)
+    };
+    let usable = lists.iter().filter(|list| !list.is_empty() && list.iter().all(|column| told(column)));
     usable.max_by_key(|list| list.len()).map(Vec::as_slice)
 }
 

@@ -237,7 +237,9 @@ fn entry(query: &Query) -> Value {
         entry["missing"] = query
             .verdict()
             .iter()
-            .flat_map(|v| v.missing().map(|(r, why)| json!({ "table": r.to_string(), "reason": why })).collect::<Vec<_>>())
+            .flat_map(|v| {
+                v.missing().map(|(r, why)| json!({ "table": r.to_string(), "reason": why })).collect::<Vec<_>>()
+            })
             .collect();
     }
     entry

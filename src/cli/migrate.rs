@@ -4,9 +4,12 @@ use std::fmt::Write as _;
 
 use super::{BAD_USAGE, ConfigArg, FAILED};
 use crate::app::postgres_settings;
+use crate::catalog::verdict::{Kind, Wanted};
+use crate::catalog::{Catalog, Shape};
 use crate::config::{Config, Database};
-use crate::postgres::Settings;
-use crate::postgres::migrate::{self, Definitions, Left, MigrateError, Report, Wanted};
+use crate::postgres::migrate::{self, Definitions, Left, MigrateError, Report};
+use crate::postgres::{Postgres, Settings};
+use crate::readthrough::origin::OriginError;
 
 /// Arguments of `migrate`.
 #[derive(Debug, clap::Args)]
@@ -35,8 +38,8 @@ pub async fn migrate(args: Args) -> u8 {
     let service = postgres_settings(&config, &service_url);
     let migrating = postgres_settings(&config, &url(&config.postgres.migrate_url).unwrap_or(service_url));
     let done = match (args.print, args.uninstall) {
-        (false, false) => install(&service, &migrating).await,
-        (true, false) => print(&service, &migrating).await,
+        (false, false) => install(&Catalog::new(config.queries), &service, &migrating).await,
+        (true, false) => print(&Catalog::new(config.queries), &service, &migrating).await,
         (false, true) => uninstall(&migrating).await,
         (true, true) => migrate::uninstall_script(&migrating).await.map(|sql| {
             print!("{sql}");
@@ -49,23 +52,56 @@ pub async fn migrate(args: Args) -> u8 {
     })
 }
 
-/// The tables that queries depend on. What a query reads is not analysed in this version, so there are none, and answers
-/// live by their ttl.
-fn wanted() -> Vec<Wanted> {
-    Vec::new()
+/// The triggers that the queries need, and a line for each query that gets none. Found out as the service will: by its role.
+async fn wanted(catalog: &Catalog, service: &Settings) -> Result<(Vec<Wanted>, Vec<String>), MigrateError> {
+    let postgres = Postgres::new(service.clone(), |_| {}).map_err(|error| MigrateError::Connect(error.to_string()))?;
+    let wanted = postgres.wanted(catalog).await;
+    let failed = |error: OriginError| MigrateError::Failed("finding out what queries read".into(), error.to_string());
+    let wanted = wanted.map_err(failed)?;
+    let mut without = vec![];
+    for query in catalog.iter() {
+        match (&**query.shape(), query.verdict()) {
+            (Shape::Broken(broken), _) => without.push(format!("query {}: broken: {}", query.name(), broken.reason)),
+            (_, Some(verdict)) if verdict.at_best == Kind::TtlOnly => {
+                without.push(format!("query {}: lives by its ttl: {}", query.name(), verdict.reasons.join("; ")));
+            }
+            _ => {}
+        }
+    }
+    Ok((wanted, without))
 }
 
-async fn install(service: &Settings, migrating: &Settings) -> Result<u8, MigrateError> {
+/// Brings a private database to what `config`'s queries need.
+///
+/// # Errors
+/// As [`migrate::migrate`]; a table that can have no triggers is no error.
+#[cfg(feature = "embedded")]
+pub(super) async fn bring_up(config: &Config, url: &str) -> Result<(), MigrateError> {
+    let settings = postgres_settings(config, url);
+    let (wanted, _) = wanted(&Catalog::new(config.queries.clone()), &settings).await?;
+    let role = migrate::role(&settings).await?;
+    migrate::migrate(&settings, &role, &wanted).await.map(drop)
+}
+
+async fn install(catalog: &Catalog, service: &Settings, migrating: &Settings) -> Result<u8, MigrateError> {
     let role = migrate::role(service).await?;
-    let report = migrate::migrate(migrating, &role, &wanted()).await?;
+    let (wanted, without) = wanted(catalog, service).await?;
+    let report = migrate::migrate(migrating, &role, &wanted).await?;
     print!("{}", text(&report));
+    for line in without {
+        println!("{line}");
+    }
     Ok(code(&report))
 }
 
-async fn print(service: &Settings, migrating: &Settings) -> Result<u8, MigrateError> {
+async fn print(catalog: &Catalog, service: &Settings, migrating: &Settings) -> Result<u8, MigrateError> {
     let role = migrate::role(service).await?;
-    let (sql, report) = migrate::script(migrating, &role, &wanted()).await?;
+    let (wanted, without) = wanted(catalog, service).await?;
+    let (sql, report) = migrate::script(migrating, &role, &wanted).await?;
     print!("{sql}");
+    for line in without {
+        eprintln!("{line}");
+    }
     Ok(code(&report))
 }
 
@@ -114,7 +150,9 @@ fn text(report: &Report) -> String {
     let definitions = match report.definitions {
         Definitions::Announced => return out,
         Definitions::Installed => "event triggers installed",
-        Definitions::NotAllowed => "no event triggers, which take a superuser: changed definitions are found by polling",
+        Definitions::NotAllowed => {
+            "no event triggers, which take a superuser: changed definitions are found by polling"
+        }
     };
     let _ = writeln!(out, "{definitions}");
     out

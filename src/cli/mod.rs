@@ -100,7 +100,7 @@ impl Command {
             Self::Demo(_) => "warn",
             Self::Check(_) | Self::Health(_) => "error",
             // What it waits for, while it waits.
-            Self::Migrate(_) => "info",
+            Self::Migrate(_) => "error,seawall::postgres::migrate::session=info",
         }
     }
 }

@@ -86,6 +86,10 @@ async fn embedded(config: Config, listeners: Listeners) -> u8 {
     match started {
         Ok(postgres) => {
             let url = postgres.url("postgres");
+            // Without it queries live by their ttl, and the log says so.
+            if let Err(error) = super::migrate::bring_up(&config, &url).await {
+                tracing::warn!(%error, "the private Postgres has no event log");
+            }
             let code = run(config, &url, listeners).await;
             if let Err(error) = postgres.stop().await {
                 tracing::warn!(%error, "the private Postgres did not stop cleanly");

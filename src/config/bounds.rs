@@ -75,6 +75,13 @@ pub(super) const JITTER: Range<f64> = range(0.0, 0.9);
 /// None gives no old value; with `ttl` at its most, sums of lifetimes stay far from overflow.
 pub(super) const STALE: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(60 * 24 * 365));
 
+/// A pod that is away for less replays what it missed; below a second it could not even reconnect. A week of events is a
+/// table of its own.
+pub(super) const RETENTION: Range<Duration> = range(MILLI.saturating_mul(1000), MINUTE.saturating_mul(60 * 24 * 7));
+
+/// Below a millisecond polls would follow each other without pause; beyond ten seconds every answer is blind.
+pub(super) const POLL_INTERVAL: Range<Duration> = range(MILLI, MILLI.saturating_mul(10_000));
+
 /// Below 50 ms a pause of any process would count as silence; beyond an hour nobody is blind, and `ttl` is meant.
 pub(super) const MAX_LAG: Range<Duration> = range(MILLI.saturating_mul(50), MINUTE.saturating_mul(60));
 

@@ -54,6 +54,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// `[cache]`
     pub cache: Cache,
+    /// `[invalidation]`
+    pub invalidation: Invalidation,
     /// `[queries.*]`, with what they inherit from `[defaults]`; at least one, in the order of the file.
     pub queries: Vec<Declaration>,
 }
@@ -101,6 +103,8 @@ pub struct Postgres {
     pub url: Option<Secret>,
     /// The same for `seawall migrate`, where another role than that of `url` owns the tables.
     pub migrate_url: Option<Secret>,
+    /// The same for the event stream, where `url` leads through a pooler.
+    pub listen_url: Option<Secret>,
     /// Connections.
     pub pool_size: usize,
     /// Bounds connecting to one host of the URL.
@@ -134,6 +138,28 @@ pub enum Tls {
     VerifyCa,
     /// Always, and its certificate is verified for the host.
     VerifyFull,
+}
+
+/// How writes make answers wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalidation {
+    /// Where events come from.
+    pub source: Source,
+    /// Of `LISTEN`.
+    pub channel: String,
+    /// How long events are kept.
+    pub retention: Duration,
+    /// From one poll of the log to the next.
+    pub poll_interval: Duration,
+}
+
+/// Where events come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The event log that `seawall migrate` installs.
+    Log,
+    /// Nowhere: answers live by their ttl.
+    None,
 }
 
 /// What the process may hold and do at a time.

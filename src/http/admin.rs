@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, status. Nothing secret is in any of them.
+//! The admin listener: health, metrics, status, invalidation. Nothing secret is in any of them.
 //!
 //! Readiness turns 503 only before the first good start and while draining. Whatever else is wrong is 200 with reasons:
 //! all pods unready at once would turn stale answers into none.
@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::list;
 use super::problem::{Code, Problem};
 use super::response::{self, Response, ResponseBody};
+use super::{invalidate, list};
+use crate::catalog::verdict::Verdict;
 use crate::readthrough::Readthrough;
 use crate::readthrough::origin::OriginState;
 use crate::telemetry::metrics::Outcome;
@@ -70,7 +73,7 @@ struct Admin {
     token_sha256: Option<[u8; 32]>,
 }
 
-/// The admin listener's routes. `/status` needs the token where there is one; health and metrics need none.
+/// The admin listener's routes. `/status` and `/v1/invalidate` need the token where there is one; health and metrics none.
 pub fn router(read: Arc<Readthrough>, ready: Arc<Readiness>, token_sha256: Option<[u8; 32]>) -> Router {
     Router::new()
         .route("/livez", get(|| async { into_axum(alive()) }))
@@ -80,14 +83,20 @@ pub fn router(read: Arc<Readthrough>, ready: Arc<Readiness>, token_sha256: Optio
         )
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/v1/invalidate", post(invalidate))
+        .layer(DefaultBodyLimit::max(invalidate::BODY_MAX_BYTES))
         .fallback(|headers: HeaderMap| async move {
             into_axum(
-                Problem::new(Code::UnknownPath, "here are /livez, /readyz, /metrics and /status").respond(&headers),
+                Problem::new(Code::UnknownPath, "here are /livez, /readyz, /metrics, /status and /v1/invalidate")
+                    .respond(&headers),
             )
         })
-        .method_not_allowed_fallback(|method: axum::http::Method, headers: HeaderMap| async move {
-            into_axum(Problem::method(&method, "GET, HEAD").respond(&headers))
-        })
+        .method_not_allowed_fallback(
+            |method: axum::http::Method, uri: axum::http::Uri, headers: HeaderMap| async move {
+                let allow = if uri.path() == "/v1/invalidate" { "POST" } else { "GET, HEAD" };
+                into_axum(Problem::method(&method, allow).respond(&headers))
+            },
+        )
         .with_state(Arc::new(Admin { read, ready, token_sha256 }))
 }
 
@@ -97,14 +106,38 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn status(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> axum::response::Response {
-    if let Some(expected) = admin.token_sha256
-        && !presents(&headers, &expected)
-    {
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (StatusCode::UNAUTHORIZED, challenge, "the admin token is required: Authorization: Bearer <token>\n")
-            .into_response();
+    if let Err(refused) = admin.admit(&headers) {
+        return refused;
     }
     into_axum(response::json(StatusCode::OK, &document(&admin.read)))
+}
+
+async fn invalidate(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> axum::response::Response {
+    if let Err(refused) = admin.admit(&headers) {
+        return refused;
+    }
+    let Ok(body) = body else {
+        let detail = format!("it has more than {} bytes; send several", invalidate::BODY_MAX_BYTES);
+        return into_axum(Problem::new(Code::BodyTooLarge, detail).respond(&headers));
+    };
+    into_axum(invalidate::respond(&admin.read, &headers, &body).await)
+}
+
+impl Admin {
+    /// Lets a request in that has the token, where there is one.
+    #[expect(clippy::result_large_err, reason = "it is sent at once")]
+    fn admit(&self, headers: &HeaderMap) -> Result<(), axum::response::Response> {
+        if self.token_sha256.is_none_or(|expected| presents(headers, &expected)) {
+            return Ok(());
+        }
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+        let refusal = "the admin token is required: Authorization: Bearer <token>\n";
+        Err((StatusCode::UNAUTHORIZED, challenge, refusal).into_response())
+    }
 }
 
 /// Whether the request presents the token of this digest; compared in constant time.
@@ -129,6 +162,7 @@ fn document(read: &Readthrough) -> Value {
                 "name": route.query().name(),
                 "status": list::status(&route.query().shape()),
                 "verdict": route.verdict(),
+                "reasons": route.query().verdict().map(|verdict| reasons(&verdict)),
                 "requests": requests,
                 "shared": route.metrics().shared.get(),
                 "statements": route.metrics().statements.get(),
@@ -139,6 +173,11 @@ fn document(read: &Readthrough) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "degraded": read.degraded().into_iter().map(|(_, sentence)| sentence).collect::<Vec<_>>(),
         "lineage": read.ledger().lineage().map(|l| l.as_str().to_owned()),
+        "events": {
+            "followed": read.ledger().follows(),
+            "lag_seconds": read.ledger().follows().then(|| read.ledger().lag(read.clock().now()).map(|lag| lag.as_secs_f64())),
+            "tags": read.ledger().tags(),
+        },
         "database": match read.origin().state() {
             OriginState::Unknown => "unknown",
             OriginState::Up => "up",
@@ -150,6 +189,12 @@ fn document(read: &Readthrough) -> Value {
         "waiters": read.waiting(),
         "queries": queries,
     })
+}
+
+/// Why a query's verdict is no better, and which triggers are missing.
+fn reasons(verdict: &Verdict) -> Vec<String> {
+    let missing = verdict.missing().map(|(relation, why)| format!("{relation} has not all of its triggers: {why}"));
+    verdict.reasons.iter().cloned().chain(missing).collect()
 }
 
 fn into_axum(response: Response) -> axum::response::Response {

@@ -402,11 +402,15 @@ fn directives_of(route: &Route, headers: &HeaderMap) -> Directives {
 #[inline]
 fn counted(source: &Source) -> (Outcome, Served) {
     match source {
-        Source::Memory { stands: Freshness::Fresh(_), by: By::Lifetime | By::RefillLimited } => (Outcome::Hit, Served::Memory),
+        Source::Memory { stands: Freshness::Fresh(_), by: By::Lifetime | By::RefillLimited } => {
+            (Outcome::Hit, Served::Memory)
+        }
         Source::Memory { .. } => (Outcome::Stale, Served::Memory),
         Source::Old { .. } => (Outcome::Stale, Served::Postgres),
         Source::Fill { led: Led::Others, .. } => (Outcome::Collapsed, Served::Postgres),
-        Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind, .. } => (Outcome::Bypass, Served::Postgres),
+        Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind, .. } => {
+            (Outcome::Bypass, Served::Postgres)
+        }
         Source::Fill { led: Led::Own, .. } => (Outcome::Miss, Served::Postgres),
     }
 }

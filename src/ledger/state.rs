@@ -9,6 +9,7 @@ use super::history::History;
 use super::required::Required;
 use super::shim::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, Swap};
 use crate::clock::Moment;
+use crate::sabotage::{self, Sabotage};
 use crate::stamp::{Lineage, Snapshot, Stamp};
 use crate::tag::Tag;
 
@@ -166,7 +167,8 @@ impl Ledger {
     #[inline]
     pub fn certify(&self, stamp: &Stamp, tags: &[Tag]) -> bool {
         let history = self.history.load();
-        history.lineage.as_ref() == Some(&stamp.lineage) && history.certify(&stamp.snapshot, tags)
+        (history.lineage.as_ref() == Some(&stamp.lineage) || sabotage::is(Sabotage::NoLineage))
+            && history.certify(&stamp.snapshot, tags)
     }
 
     /// What a reader requires that arrives now, or a statement that is sent now is sure to bring, of an answer that depends
@@ -216,7 +218,8 @@ impl Ledger {
     /// Takes `lineage`, which a fill found, for the history in force. If that is another than before, no older stamp
     /// certifies any more. Once a poll was applied the stream alone decides, and fills are refused.
     pub fn adopt(&self, lineage: &Lineage) -> Adopted {
-        if self.history.load().lineage.as_ref() == Some(lineage) {
+        let known = self.lineage();
+        if known.as_ref() == Some(lineage) || known.is_some() && sabotage::is(Sabotage::NoLineage) {
             return Adopted::Same;
         }
         let mut book = self.book();

@@ -354,15 +354,15 @@ fn an_answer_is_outdated_since_the_version_after_the_last_that_it_was_certified_
     apply(&ledger, at(3_000, "111:111:", &[(110, "t")]));
     apply(&ledger, at(4_000, "116:116:", &[(115, "t")]));
     // What a poll brings was not there when the poll before was sent.
-    assert_eq!(ledger.outdated_for(version, now), Some(Duration::from_nanos(7_000)));
-    assert_eq!(ledger.outdated_for(version + 1, now), Some(Duration::from_nanos(6_000)));
+    assert_eq!(ledger.outdated_for(version, now), Some(Duration::from_micros(7)));
+    assert_eq!(ledger.outdated_for(version + 1, now), Some(Duration::from_micros(6)));
     for n in 0..1_020_u64 {
         apply(&ledger, at(5_000, &format!("{0}:{0}:", 120 + n), &[(119 + n, "t")]));
     }
     assert_eq!(ledger.version(), version + 1_022);
-    assert_eq!(ledger.outdated_for(version, now), Some(Duration::from_nanos(7_000)), "just remembered");
+    assert_eq!(ledger.outdated_for(version, now), Some(Duration::from_micros(7)), "just remembered");
     apply(&ledger, at(5_000, "9999:9999:", &[(9998, "t")]));
-    assert_eq!(ledger.outdated_for(version, now), Some(Duration::from_nanos(7_000)));
+    assert_eq!(ledger.outdated_for(version, now), Some(Duration::from_micros(7)));
     apply(&ledger, at(5_000, "10000:10000:", &[(9999, "t")]));
     assert_eq!(ledger.outdated_for(version, now), None, "too long ago");
 }

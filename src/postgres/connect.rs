@@ -13,7 +13,8 @@ use deadpool_postgres::{ClientWrapper, Connect, Manager, ManagerConfig};
 use postgres_types::Type;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Connection, Socket};
 
 use super::failure;
 use super::session::Session;
@@ -76,9 +77,14 @@ impl Unconnected {
     }
 }
 
+/// A connection whose messages are for the caller to take: notifications are among them.
+pub(super) type Messages = Connection<Socket, <Tls as MakeTlsConnect<Socket>>::Stream>;
+
 /// Opens connections.
 pub(super) struct Connector {
     manager: Manager,
+    config: Config,
+    attempt: Attempt,
     tls: Tls,
     set_up: String,
     timezone: String,
@@ -95,7 +101,9 @@ impl Connector {
             let _ = search_path.set(path.clone());
         }
         Ok(Self {
-            manager: Manager::from_connect(config, attempt, ManagerConfig::default()),
+            manager: Manager::from_connect(config.clone(), attempt.clone(), ManagerConfig::default()),
+            config,
+            attempt,
             tls,
             set_up: set_up_statement(),
             timezone: settings.timezone.clone(),
@@ -139,6 +147,17 @@ impl Connector {
             .map_err(|error| Unconnected::new(&error, failure::text(&error)))
     }
 
+    /// A new connection under another name, whose messages the caller takes; its session is as the role and the database
+    /// have it. Nothing happens on it unless the messages are taken.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`].
+    pub(super) async fn dial(&self, application: &str) -> Result<(Client, Messages), Unconnected> {
+        let mut config = self.config.clone();
+        config.application_name(application);
+        self.attempt.dial(&config).await.map_err(|error| Unconnected::new(&error, failure::text(&error)))
+    }
+
     /// Whatever of the session's settings shapes the bytes of an answer; empty before the first connection.
     pub(super) fn fingerprint(&self) -> String {
         let path = self.search_path.get().map_or("", String::as_str);
@@ -175,6 +194,7 @@ fn driver_config(settings: &Settings) -> Result<Config, SettingsError> {
 }
 
 /// One attempt to connect, in the order that the mode allows.
+#[derive(Clone)]
 struct Attempt {
     tls: Tls,
     mode: TlsMode,
@@ -184,30 +204,31 @@ type Connected = Result<(Client, JoinHandle<()>), tokio_postgres::Error>;
 
 impl Connect for Attempt {
     fn connect(&self, config: &Config) -> Pin<Box<dyn Future<Output = Connected> + Send + '_>> {
-        let mut config = config.clone();
+        let config = config.clone();
         Box::pin(async move {
-            match self.once(&config).await {
-                Err(error) if self.mode == TlsMode::Prefer && may_do_without(&error) => {
-                    tracing::debug!(%error, "no TLS with this server; trying without");
-                    config.ssl_mode(SslMode::Disable);
-                    // A cancel is sent as the connection was made: the token remembers the mode.
-                    self.once(&config).await
+            let (client, connection) = self.dial(&config).await?;
+            let driven = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(error = failure::text(&error), "a connection to Postgres ended");
                 }
-                other => other,
-            }
+            });
+            Ok((client, driven))
         })
     }
 }
 
 impl Attempt {
-    async fn once(&self, config: &Config) -> Connected {
-        let (client, connection) = config.connect(self.tls.clone()).await?;
-        let driven = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = failure::text(&error), "a connection to Postgres ended");
+    async fn dial(&self, config: &Config) -> Result<(Client, Messages), tokio_postgres::Error> {
+        match config.connect(self.tls.clone()).await {
+            Err(error) if self.mode == TlsMode::Prefer && may_do_without(&error) => {
+                tracing::debug!(%error, "no TLS with this server; trying without");
+                let mut config = config.clone();
+                config.ssl_mode(SslMode::Disable);
+                // A cancel is sent as the connection was made: the token remembers the mode.
+                config.connect(self.tls.clone()).await
             }
-        });
-        Ok((client, driven))
+            other => other,
+        }
     }
 }
 

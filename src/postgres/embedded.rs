@@ -242,7 +242,11 @@ impl Embedded {
         made
     }
 
-    async fn execute(&self, database: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
+    /// Runs `sql` in `database` as superuser.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn execute(&self, database: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
         let (client, connection) = tokio_postgres::connect(&self.url(database), NoTls).await?;
         let driver = tokio::spawn(connection);
         let executed = client.batch_execute(sql).await;

@@ -23,6 +23,7 @@ use super::Shared;
 use super::bind::Text;
 use super::cancel::call_off;
 use super::failure::Failure;
+use super::lineage;
 use super::pool::{Lease, Turn};
 use super::session::{Ask, Reply, Session, backstop_ms};
 use super::sqlstate::Decision;
@@ -63,7 +64,7 @@ pub(super) async fn run(fill: Fill) -> Outcome {
     };
     let connected = Arc::new(AtomicBool::new(false));
     let (answer, outcome) = oneshot::channel();
-    let task = Task { fill, deadline, connected: Arc::clone(&connected), conflicts: 0, reshapes: 0 };
+    let task = Task { fill, deadline, connected: Arc::clone(&connected), conflicts: 0, reshapes: 0, seeded: false };
     tokio::spawn(task.run(turn, answer));
     match timeout_at(deadline, outcome).await {
         Ok(Ok(outcome)) => outcome,
@@ -82,6 +83,14 @@ struct Task {
     connected: Arc<AtomicBool>,
     conflicts: u32,
     reshapes: u32,
+    seeded: bool,
+}
+
+impl Shared {
+    /// The statement as it is sent: where there is an event log its lineage has the epoch in it, as polls have it.
+    fn stamped(&self, wrapped: &Arc<str>) -> Arc<str> {
+        if self.reads_epoch.load(Ordering::Acquire) { lineage::with_epoch(wrapped).into() } else { Arc::clone(wrapped) }
+    }
 }
 
 /// How a session was left.
@@ -121,7 +130,12 @@ impl Task {
                 Asked::CalledOff => return None,
                 Asked::Replied(Reply { lineage: None, .. }) => {
                     if fresh || connection == Connection::New {
-                        return Some(Err(OriginError::Behind("the server is in recovery".into())));
+                        // After a crash or a promotion whoever comes first seeds the epoch; in recovery nobody can.
+                        let may_seed = shared.reads_epoch.load(Ordering::Acquire) && !self.seeded;
+                        self.seeded = true;
+                        if !may_seed || shared.upkeep.reseed().await.is_err() {
+                            return Some(Err(OriginError::Behind("the server is in recovery".into())));
+                        }
                     }
                     connection = Connection::New;
                     continue;
@@ -181,7 +195,8 @@ impl Task {
             let fill = &self.fill;
             let values: Vec<Text<'_>> = args::values(&fill.key).map(Text).collect();
             let form = fill.query.declaration().result;
-            let ask = Ask { sql: &fill.prepared.wrapped, form, values: &values, backstop_ms, on_send: &fill.on_send };
+            let wrapped = fill.shared.stamped(&fill.prepared.wrapped);
+            let ask = Ask { sql: &wrapped, form, values: &values, backstop_ms, on_send: &fill.on_send };
             let failure = match session.ask(&ask, wanted).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
@@ -190,7 +205,7 @@ impl Task {
                 Decision::Conflict if self.conflicts == 0 => self.conflicts += 1,
                 Decision::Reshape if self.reshapes == 0 => {
                     self.reshapes += 1;
-                    session.forget(&self.fill.prepared.wrapped);
+                    session.forget(&wrapped);
                     self.fill.shared.prepare_on(session, &self.fill.query).await?;
                     match &**self.fill.query.shape() {
                         Shape::Ready(prepared) => self.fill.prepared = Arc::clone(prepared),

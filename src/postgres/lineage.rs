@@ -25,6 +25,12 @@ pub const EXPRESSION_WITH_EPOCH: &str = "CASE WHEN pg_catalog.pg_is_in_recovery(
      FROM pg_catalog.pg_control_system() AS control, pg_catalog.pg_database AS here \
      WHERE here.datname = pg_catalog.current_database()) END";
 
+/// A fill's statement with the epoch in its lineage.
+pub(super) fn with_epoch(wrapped: &str) -> String {
+    // The first is the statement's own: the operator's text comes after it.
+    wrapped.replacen(EXPRESSION, EXPRESSION_WITH_EPOCH, 1)
+}
+
 /// Whether this role may read the epoch and the log: a statement with one boolean, which fails for nobody.
 pub const READS_EPOCH: &str = "SELECT coalesce((SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
      AND pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT')) AND pg_catalog.count(*) = 2 \

@@ -8,6 +8,7 @@
 //! - `fetch` runs a fill in a task of its own; `cancel` calls it off in Postgres when nobody wants it any more.
 //! - `prepare`, `describe` and `limits` find out what a query is; `supervise` keeps that true.
 //! - [`migrate`] installs schema `seawall` and the triggers that announce writes.
+//! - `stream` follows the event log, and keeps verdicts true.
 //! - `analyse` finds out what a query's answers depend on, and its verdict.
 //! - `failure` and `sqlstate` turn errors into decisions.
 //! - `embedded` is a private server for the demo and the tests.
@@ -39,25 +40,32 @@ mod session;
 mod settings;
 mod sqlstate;
 mod statement;
+mod stream;
 mod supervise;
 mod tls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::catalog::verdict::{Closure, SchemaFingerprint};
+use crate::catalog::verdict::{self, Closure, SchemaFingerprint, Wanted};
 use crate::catalog::{Catalog, InForce, Prepared, Query};
-use crate::readthrough::origin::{Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts};
+use crate::readthrough::origin::{
+    Announced, Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts,
+};
 
 pub use analyse::Analysed;
 pub use breaker::BreakerState;
 pub use settings::{Settings, SettingsError, TlsMode};
+pub use stream::StreamSettings;
 
+use connect::Connector;
 use fetch::Fill;
 use pool::Pool;
 use statement::Bounds;
+use stream::Upkeep;
 
 /// What happens to connections, for whoever measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +96,9 @@ struct Shared {
     attempted: watch::Sender<bool>,
     /// Rung when a query turns out broken between two looks at it.
     broke: Notify,
+    /// Whether the lineage has the epoch in it: there is a log, and this role may read it.
+    reads_epoch: AtomicBool,
+    upkeep: Upkeep,
 }
 
 impl Postgres {
@@ -102,6 +113,8 @@ impl Postgres {
             result_max_bytes: settings.result_max_bytes,
             attempted: watch::Sender::new(false),
             broke: Notify::new(),
+            reads_epoch: AtomicBool::new(false),
+            upkeep: Upkeep::new(Connector::new(&settings)?),
         };
         Ok(Self { shared: Arc::new(shared), reconnect_max: settings.reconnect_max })
     }
@@ -132,6 +145,17 @@ impl Postgres {
     /// a query reads, or definitions keep changing: all verdicts stay what they were.
     pub async fn analyse_all(&self, catalog: &Catalog) -> Result<Analysed, OriginError> {
         self.shared.analyse_all(catalog).await
+    }
+
+    /// Prepares and judges every query of `catalog`, and says which triggers they need for their writes to be announced.
+    ///
+    /// # Errors
+    /// As [`Postgres::analyse_all`].
+    pub async fn wanted(&self, catalog: &Catalog) -> Result<Vec<Wanted>, OriginError> {
+        self.prepare_all(catalog).await?;
+        self.analyse_all(catalog).await?;
+        let verdicts: Vec<_> = catalog.iter().filter_map(|query| query.verdict()).collect();
+        Ok(verdict::wanted(verdicts.iter().map(|verdict| &**verdict)))
     }
 
     /// Reads the hash over `closure` as the catalogs are now.
@@ -191,6 +215,18 @@ impl Origin for Postgres {
             on_send,
         };
         Box::pin(fetch::run(fill))
+    }
+
+    fn announce<'a>(&'a self, tags: &'a [String]) -> Pending<'a, Result<Announced, OriginError>> {
+        let shared = &self.shared;
+        Box::pin(async move {
+            let announced = if shared.reads_epoch.load(Ordering::Acquire) {
+                shared.upkeep.announce(tags).await.map(|xid| Announced::Logged { xid })
+            } else {
+                shared.upkeep.present().await.map(|after| Announced::Unlogged { after })
+            };
+            announced.map_err(|trouble| OriginError::Away(trouble.reason().to_owned()))
+        })
     }
 
     fn state(&self) -> OriginState {

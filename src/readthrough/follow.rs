@@ -19,6 +19,48 @@ use super::Readthrough;
 use crate::catalog::verdict::SchemaFingerprint;
 use crate::ledger::Ledger;
 use crate::tag::Tag;
+use crate::telemetry::metrics::Degraded;
+
+/// How the event stream is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StreamState {
+    /// There is to be none.
+    #[default]
+    Off,
+    /// It has not come far enough yet, or queries are being judged.
+    Starting,
+    /// It is followed.
+    Following,
+    /// There is no log that this role may read: every query lives by its ttl.
+    NoSchema(String),
+    /// The connection is lost, or never was.
+    Away(String),
+    /// The server is not the primary of the known history.
+    Standby(String),
+    /// A pooler is in the way: the log is followed, and notifications may be lost.
+    Pooler(String),
+}
+
+impl StreamState {
+    /// What the trouble is, in a sentence.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Off | Self::Following => None,
+            Self::Starting => Some("what queries depend on is being found out"),
+            Self::NoSchema(why) | Self::Away(why) | Self::Standby(why) | Self::Pooler(why) => Some(why),
+        }
+    }
+
+    /// Under which reason the service is degraded by it.
+    pub(super) fn degraded(&self) -> Option<Degraded> {
+        match self {
+            Self::Off | Self::Following => None,
+            Self::NoSchema(_) => Some(Degraded::NoEvents),
+            Self::Starting | Self::Away(_) | Self::Standby(_) => Some(Degraded::EventStream),
+            Self::Pooler(_) => Some(Degraded::Pooler),
+        }
+    }
+}
 
 /// No verdict may be relied upon now.
 const UNSETTLED: u64 = 0;
@@ -43,6 +85,39 @@ impl Readthrough {
     /// The ledger, which the event stream writes.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// How the event stream is now.
+    pub fn stream(&self) -> StreamState {
+        self.stream.borrow().clone()
+    }
+
+    /// Says how the event stream is.
+    pub fn stream_is(&self, state: StreamState) {
+        if *self.stream.borrow() == state {
+            return;
+        }
+        match &state {
+            StreamState::Starting => tracing::debug!("queries are being judged"),
+            StreamState::Following => tracing::info!("the event stream is followed"),
+            state => {
+                if let Some(reason) = state.reason() {
+                    tracing::warn!(reason, "the event stream has trouble");
+                }
+            }
+        }
+        self.stream.send_replace(state);
+    }
+
+    /// Resolves once the event stream is followed, or known not to be for now. Cancel safe.
+    pub async fn stream_settled(&self) {
+        // The sender is this object's own, so it can't be gone.
+        let _ = self.stream.subscribe().wait_for(|state| *state != StreamState::Starting).await;
+    }
+
+    /// A poll was applied: wakes who waits for one.
+    pub fn polled(&self) {
+        self.polls.send_modify(|polls| *polls += 1);
     }
 
     /// The queries' verdicts are being found out again: until [`Readthrough::rest_on`] nothing that is filled counts as

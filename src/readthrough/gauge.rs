@@ -1,7 +1,7 @@
 //! How the read path is: what is degraded, and the gauges that nobody keeps up to date in between.
 
 use super::origin::OriginState;
-use super::{Readthrough, route};
+use super::{Readthrough, StreamState, route};
 use crate::catalog::Shape;
 use crate::telemetry::metrics::{Degraded, Pooled};
 
@@ -12,10 +12,20 @@ impl Readthrough {
         if let OriginState::Away(why) = self.origin().state() {
             reasons.push((Degraded::Postgres, format!("the database can't be reached: {why}")));
         }
+        let stream = self.stream();
+        if let (Some(reason), Some(why)) = (stream.degraded(), stream.reason()) {
+            reasons.push((reason, why.to_owned()));
+        }
         for route in self.routes().iter() {
             let name = route.query().name();
             match &**route.query().shape() {
-                Shape::Ready(_) => {}
+                Shape::Ready(_) => {
+                    let missing = route.query().verdict().is_some_and(|verdict| verdict.missing().next().is_some());
+                    if missing && stream == StreamState::Following {
+                        let why = format!("query {name} lives by its ttl: tables lack triggers; run seawall migrate");
+                        reasons.push((Degraded::Triggers, why));
+                    }
+                }
                 Shape::Pending => {
                     reasons.push((Degraded::QueryPending, format!("query {name} has not been prepared yet")));
                 }
@@ -40,12 +50,19 @@ impl Readthrough {
         m.store_bytes.set(signed(self.store().bytes()));
         m.flights.set(signed(self.flying()));
         m.waiters.set(signed(self.waiting()));
+        let (ledger, now) = (self.ledger(), self.clock().now());
+        m.ledger_xids.set(signed(ledger.xids()));
+        let lag = if ledger.follows() { ledger.lag(now) } else { None };
+        m.freshness_bound.set(lag.map_or(f64::INFINITY, |lag| lag.as_secs_f64()));
+        let max_lag = self.routes().iter().map(|route| route.query().policy().max_lag).min();
+        let blind = max_lag.is_some_and(|max_lag| ledger.version_unless_blind(now, max_lag).is_none());
+        m.blind.set(i64::from(blind));
         let pool = self.origin().pool();
         m.pooled(Pooled::Idle, pool.idle);
         m.pooled(Pooled::Busy, pool.busy);
         let reasons = self.degraded();
         for &reason in Degraded::ALL {
-            m.degraded(reason, reason == Degraded::NoEvents || reasons.iter().any(|(r, _)| *r == reason));
+            m.degraded(reason, reasons.iter().any(|(r, _)| *r == reason));
         }
         for route in self.routes().iter() {
             m.verdict(route.query().name(), &route::VERDICTS, route.verdict());

@@ -16,9 +16,10 @@ use super::route::Route;
 use crate::cache::early;
 use crate::cache::entry::{Entry, Freshness};
 use crate::cache::key::Key;
-use crate::catalog::policy::OnBlind;
 use crate::catalog::Prepared;
+use crate::catalog::policy::OnBlind;
 use crate::clock::Moment;
+use crate::sabotage::{self, Sabotage};
 use crate::telemetry::metrics::{Fallback, Rebuild};
 
 /// A question: which query, which key, asked when and how.
@@ -132,6 +133,7 @@ impl Readthrough {
     #[inline]
     fn vouch(&self, entry: &Entry, now: Moment) -> Vouched {
         match self.ledger.version_unless_blind(now, entry.max_lag()) {
+            Some(_) if sabotage::is(Sabotage::NoCertify) => Vouched::Current,
             Some(version) if entry.certified() == version || self.certifies(entry, version) => Vouched::Current,
             Some(_) => Vouched::Outdated,
             None => self.vouch_blindly(entry),

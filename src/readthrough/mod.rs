@@ -17,6 +17,7 @@ mod error;
 mod fill;
 mod follow;
 mod gauge;
+mod invalidate;
 mod look;
 pub mod origin;
 mod route;
@@ -46,6 +47,8 @@ pub use directives::Directives;
 pub use error::{Failed, ReadError};
 use fill::{Fill, Landing, Rests, Unless};
 use follow::Basis;
+pub use follow::StreamState;
+pub use invalidate::{Mode, Reach};
 use look::Joins;
 pub use look::{Ask, Look, Want};
 use origin::Origin;
@@ -89,6 +92,8 @@ pub struct Readthrough {
     chance: Chance,
     metrics: Arc<Metrics>,
     stopping: watch::Sender<bool>,
+    polls: watch::Sender<u64>,
+    stream: watch::Sender<StreamState>,
 }
 
 impl Readthrough {
@@ -115,6 +120,8 @@ impl Readthrough {
             chance,
             metrics,
             stopping: watch::Sender::new(false),
+            polls: watch::Sender::new(0),
+            stream: watch::Sender::new(StreamState::Off),
         })
     }
 

@@ -66,6 +66,21 @@ pub enum OriginError {
     Behind(String),
 }
 
+/// How an invalidation by hand was announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// In the log, committed, by this transaction.
+    Logged {
+        /// Its id.
+        xid: u64,
+    },
+    /// Nowhere: there is no log. Whatever this snapshot does not see may be wrong.
+    Unlogged {
+        /// Taken after the request.
+        after: Stamp,
+    },
+}
+
 /// Told right before the statement is handed to the socket, once for each time it is. From then on a fill may have
 /// missed a write; and a statement that was never sent cost Postgres nothing.
 pub type OnSend = Arc<dyn Fn() + Send + Sync>;
@@ -116,6 +131,12 @@ pub trait Origin: Send + Sync + 'static {
         connection: Connection,
         on_send: OnSend,
     ) -> Pending<'a, Result<Fetched, OriginError>>;
+
+    /// Says to whoever caches this database that answers which depend on one of `tags`, texts as the log has them, are wrong.
+    ///
+    /// # Errors
+    /// The database could not be told. Nothing is invalidated.
+    fn announce<'a>(&'a self, tags: &'a [String]) -> Pending<'a, Result<Announced, OriginError>>;
 
     /// How it is.
     fn state(&self) -> OriginState;

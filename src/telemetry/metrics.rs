@@ -139,6 +139,40 @@ labels! {
         QueryPending = "query_pending",
         /// Schema `seawall` is not in force: every query lives by its ttl alone.
         NoEvents = "no_events",
+        /// The event stream is interrupted.
+        EventStream = "event_stream",
+        /// A pooler is between the event stream and Postgres.
+        Pooler = "pooler",
+        /// A query's tables lack triggers.
+        Triggers = "triggers",
+    }
+}
+
+labels! {
+    /// On which way an invalidation came.
+    Announced {
+        /// In the log, by a trigger or by SQL.
+        Log = "log",
+        /// By a notification of somebody else's.
+        Notify = "notify",
+        /// By hand, where there is no log.
+        Manual = "manual",
+    }
+}
+
+labels! {
+    /// Why everything was flushed.
+    Flush {
+        /// The log was pruned beyond what had been read.
+        Gap = "gap",
+        /// There was more than one poll brings.
+        Flood = "flood",
+        /// Another history.
+        Lineage = "lineage",
+        /// A definition has changed.
+        Schema = "schema",
+        /// Notifications may have been lost.
+        NotifyLost = "notify_lost",
     }
 }
 
@@ -225,6 +259,18 @@ pub struct Metrics {
     pooled: Box<[IntGauge]>,
     connects: Box<[IntCounter]>,
     verdicts: IntGaugeVec,
+    announced: Box<[IntCounter]>,
+    flushed: Box<[IntCounter]>,
+    /// Connections of the event stream that ended.
+    pub listener_reconnects: IntCounter,
+    /// From a canary's being sent to its being applied.
+    pub invalidation_lag: Histogram,
+    /// 1 where the event stream is silent for longer than the shortest `max_lag`.
+    pub blind: IntGauge,
+    /// Transaction ids that the ledger holds.
+    pub ledger_xids: IntGauge,
+    /// Rows of the event log, about.
+    pub event_log_rows: IntGauge,
     /// Answers kept in memory.
     pub store_entries: IntGauge,
     /// Bytes of these: bodies, keys and bookkeeping.
@@ -261,6 +307,10 @@ impl Metrics {
         let degraded = gauges(r, "seawall_degraded", "1 where the service is degraded for this reason.", &["reason"]);
         let pooled = gauges(r, "seawall_pool_connections", "Connections to Postgres, by what they do.", &["state"]);
         let connects = counters(r, "seawall_origin_connects_total", "Attempts to connect to Postgres.", &["outcome"]);
+        let announced =
+            counters(r, "seawall_invalidations_total", "Events applied, by where they came from.", &["source"]);
+        let flushed =
+            counters(r, "seawall_flushes_total", "Times that everything was invalidated at once.", &["reason"]);
         let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
@@ -324,9 +374,42 @@ impl Metrics {
                 "seawall_origin_breaker",
                 "Whether Postgres is tried: 0 it is, 1 a probe is finding out, 2 not until the next probe.",
             ),
+            announced: Announced::ALL.iter().map(|l| announced.with_label_values(&[l.as_str()])).collect(),
+            flushed: Flush::ALL.iter().map(|l| flushed.with_label_values(&[l.as_str()])).collect(),
+            listener_reconnects: counters(
+                r,
+                "seawall_listener_reconnects_total",
+                "Connections of the event stream that ended, or were not to be had.",
+                &[],
+            )
+            .with_label_values(NO_LABELS),
+            invalidation_lag: histograms(
+                r,
+                "seawall_invalidation_lag_seconds",
+                "From the sending of this process's own canary to its being applied.",
+                &[],
+            )
+            .with_label_values(NO_LABELS),
+            blind: gauge(
+                r,
+                "seawall_blind",
+                "1 where the event stream is silent for longer than the shortest max_lag.",
+            ),
+            ledger_xids: gauge(r, "seawall_ledger_xids", "Transaction ids that the ledger holds."),
+            event_log_rows: gauge(r, "seawall_event_log_rows", "Rows of the event log, about, as of the last pruning."),
             freshness_bound,
             registry,
         }
+    }
+
+    /// Counts events that were applied.
+    pub fn announced(&self, by: Announced, events: usize) {
+        self.announced[by as usize].inc_by(events as u64);
+    }
+
+    /// Counts a flush.
+    pub fn flushed(&self, reason: Flush) {
+        self.flushed[reason as usize].inc();
     }
 
     /// The handles of one query, or of [`UNKNOWN`].

@@ -85,7 +85,7 @@ fn unknown_keys_come_with_the_one_that_was_meant() {
         ("cache.max_byte = 1", "cache.max_byte", "did you mean max_bytes?"),
         ("server.pool_size = 1", "server.pool_size", "move it to postgres.pool_size"),
         ("cache.ttl = 1", "cache.ttl", "move it to defaults.ttl"),
-        ("server.listen_url = 1", "server.listen_url", "postgres.listen_url (not in force yet)"),
+        ("server.advisory_key = 1", "server.advisory_key", "invalidation.advisory_key (not in force yet)"),
         ("defaults.sql = \"SELECT 1\"", "defaults.sql", "move it to queries.NAME.sql"),
         ("admin.something_else = 1", "admin.something_else", "write one of token_sha256"),
         ("servr.listen = 1", "servr", "did you mean [server]?"),
@@ -203,8 +203,21 @@ fn session_settings_are_texts_that_postgres_can_take() {
 }
 
 #[test]
-fn none_is_the_only_source_of_invalidation_yet() {
-    rule("invalidation.source", &["\"none\""], &["\"log\"", "\"notify\"", "\"x\"", "\"\""], "write \"none\"");
+fn events_come_from_the_log_or_from_nowhere_yet() {
+    rule("invalidation.source", &["\"none\"", "\"log\""], &["\"notify\"", "\"x\"", "\"\""], "\"none\"");
+    let (longest, longer) = (format!("\"{}\"", "x".repeat(63)), format!("\"{}\"", "x".repeat(64)));
+    rule("invalidation.channel", &["\"a b\"", &longest], &["\"\"", &longer], "1 to 63 bytes");
+    rule("postgres.listen_url", &["\"\"", "\"postgres://a@h/d\""], &["\"mysql://a@h/d\""], "write postgres://");
+}
+
+#[test]
+fn polls_are_often_enough_for_every_query() {
+    accepted("invalidation.poll_interval = \"500ms\"");
+    refused_for("invalidation.poll_interval = \"501ms\"", "invalidation.poll_interval", "write at most \"500ms\"");
+    accepted("invalidation.poll_interval = \"501ms\"\ninvalidation.source = \"none\"");
+    accepted("invalidation.poll_interval = \"25ms\"\nqueries.q.max_lag = \"100ms\"\nqueries.q.sql = \"SELECT 1\"");
+    let lines = "invalidation.poll_interval = \"26ms\"\nqueries.q.max_lag = \"100ms\"\nqueries.q.sql = \"SELECT 1\"";
+    refused_for(lines, "invalidation.poll_interval", "write at most \"25ms\"");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod answers;
 mod expiry;
 mod lifecycle;
+mod log;
 mod measures;
 mod nonsense;
 mod origin;
@@ -10,3 +11,4 @@ mod outage;
 mod outage_load;
 mod stampede;
 mod support;
+mod writes;

@@ -26,7 +26,8 @@ async fn reseeding_is_idempotent_and_of_ten_at_once_one_seeds() {
     for _ in 0..10 {
         pods.push(connect(shop.server, &shop.roles.service, &shop.database).await);
     }
-    let seeded = futures_util::future::join_all(pods.iter().map(|pod| text(pod, "SELECT seawall.reseed()::text"))).await;
+    let seeded =
+        futures_util::future::join_all(pods.iter().map(|pod| text(pod, "SELECT seawall.reseed()::text"))).await;
     assert!(seeded.iter().all(|id| *id == seeded[0] && *id != epoch), "{seeded:?}");
     assert_eq!(text(&shop.admin, "SELECT count(*)::text FROM seawall.epoch").await, "1");
 }
@@ -183,7 +184,9 @@ async fn a_dump_is_restored_with_its_triggers_and_becomes_an_epoch_of_its_own() 
     let shop = Shop::new("CREATE TABLE shop.t (id int)").await;
     shop.announce("t", &[&["id"]]).await;
     batch(&shop.writer, "INSERT INTO shop.t VALUES (1)").await;
-    for (number, extra) in [&[][..], &["--no-unlogged-table-data"], &["--inserts", "--disable-triggers"]].into_iter().enumerate() {
+    for (number, extra) in
+        [&[][..], &["--no-unlogged-table-data"], &["--inserts", "--disable-triggers"]].into_iter().enumerate()
+    {
         let name = format!("{}_restored_{number}", shop.database);
         batch(&shop.admin, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
         let port = shop.server.port.to_string();

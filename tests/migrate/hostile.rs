@@ -55,7 +55,7 @@ async fn the_longest_names_and_values_together_still_fit_the_log() {
     let tag = format!("{}.{}", "%F0%9F%98%80".repeat(15), "%C3%A9".repeat(31));
     for (value, exact) in [("a", true), ("repeat(chr(233), 100)", false)] {
         let value = if exact { "'a'" } else { value };
-        let values = vec![value; 8].join(", ");
+        let values = [value; 8].join(", ");
         let tags = shop.tags(&format!("INSERT INTO \"{schema}\".\"{table}\" VALUES ({values})")).await;
         assert!(tags.contains(&tag), "{tags:?}");
         assert!(tags.contains(&format!("{tag}:*")), "eight names are over a thousand bytes: {tags:?}");
@@ -80,7 +80,7 @@ async fn a_writer_needs_no_grant_and_can_do_nothing_to_the_log() {
         "SELECT seawall.truncated()",
     ] {
         let error = shop.writer.batch_execute(sql).await.expect_err(sql);
-        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{sql}: {error:?}");
+        assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("42501"), "{sql}: {error:?}");
     }
 }
 
@@ -97,7 +97,9 @@ async fn functions_are_safe_from_the_callers_search_path() {
     )
     .await;
     let evil = |signature: &str, returns: &str| {
-        format!("CREATE FUNCTION evil.{signature} RETURNS {returns} LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''evil''; END'; ")
+        format!(
+            "CREATE FUNCTION evil.{signature} RETURNS {returns} LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''evil''; END'; "
+        )
     };
     let functions = [
         evil("count(\"any\")", "int8").replace("\"any\"", "int"),
@@ -137,8 +139,10 @@ async fn a_serializable_writer_neither_fails_nor_makes_others_fail() {
     }
     // Its own events of an earlier command are no conflict, and neither are those of a later snapshot.
     let tags = shop
-        .tags("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; INSERT INTO shop.t VALUES (7, 'z', 1); \
-               INSERT INTO shop.t VALUES (7, 'z', 1)")
+        .tags(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; INSERT INTO shop.t VALUES (7, 'z', 1); \
+               INSERT INTO shop.t VALUES (7, 'z', 1)",
+        )
         .await;
     assert_eq!(tags, set(&["shop.t", "shop.t:id=7", "shop.t:id=7,k=z"]));
 }
@@ -177,9 +181,11 @@ async fn a_key_column_that_is_renamed_dropped_or_changed_costs_precision_and_not
 async fn a_key_column_renamed_behind_the_back_of_a_snapshot_does_not_fail_its_write() {
     let shop = keyed().await;
     batch(&shop.writer, "INSERT INTO shop.t VALUES (1, 'a', 1)").await;
-    for (isolation, change) in
-        [("REPEATABLE READ", "RENAME id TO ident"), ("SERIALIZABLE", "RENAME ident TO id"), ("REPEATABLE READ", "DROP COLUMN id")]
-    {
+    for (isolation, change) in [
+        ("REPEATABLE READ", "RENAME id TO ident"),
+        ("SERIALIZABLE", "RENAME ident TO id"),
+        ("REPEATABLE READ", "DROP COLUMN id"),
+    ] {
         batch(&shop.writer, &format!("BEGIN ISOLATION LEVEL {isolation}; SELECT 1")).await;
         batch(&shop.owner, &format!("ALTER TABLE shop.t {change}")).await;
         let tags = shop.tags_within(&shop.writer, "INSERT INTO shop.t (n) VALUES (5)").await;
@@ -192,8 +198,31 @@ async fn a_key_column_renamed_behind_the_back_of_a_snapshot_does_not_fail_its_wr
 
 #[tokio::test]
 async fn columns_may_be_called_as_variables_and_aliases_are() {
-    let names = ["touched", "known", "keys", "tg_argv", "tg_op", "image", "made", "key", "every", "own", "missing", "written",
-                 "announcing", "bounded", "new", "old", "seawall_new", "select", "a\"b", "c'd", "$$", "%s", "\\"];
+    let names = [
+        "touched",
+        "known",
+        "keys",
+        "tg_argv",
+        "tg_op",
+        "image",
+        "made",
+        "key",
+        "every",
+        "own",
+        "missing",
+        "written",
+        "announcing",
+        "bounded",
+        "new",
+        "old",
+        "seawall_new",
+        "select",
+        "a\"b",
+        "c'd",
+        "$$",
+        "%s",
+        "\\",
+    ];
     let quote = |name: &&str| format!("\"{}\"", name.replace('"', "\"\""));
     let defined: Vec<String> = names.iter().map(|name| format!("{} int", quote(name))).collect();
     let shop = Shop::new(&format!("CREATE TABLE shop.\"it's\" ({})", defined.join(", "))).await;
@@ -257,7 +286,11 @@ async fn a_database_of_another_encoding_has_row_tags_for_what_is_the_same_in_all
         let admin = server.client(&name).await.expect("a connection");
         let shop = Shop::within(server, name, admin, KEYED).await;
         shop.announce("t", &[&["k"]]).await;
-        assert_eq!(shop.tags("INSERT INTO shop.t (k) VALUES ('a-z')").await, set(&["shop.t", "shop.t:k=a-z"]), "{encoding}");
+        assert_eq!(
+            shop.tags("INSERT INTO shop.t (k) VALUES ('a-z')").await,
+            set(&["shop.t", "shop.t:k=a-z"]),
+            "{encoding}"
+        );
         let tags = shop.tags(&format!("INSERT INTO shop.t (k) VALUES ({value})")).await;
         assert_eq!(tags, set(&["shop.t", "shop.t:*"]), "{encoding}");
     }

@@ -92,7 +92,11 @@ async fn a_renamed_table_gets_its_new_tag_and_announces_both() {
     let shop = Shop::new("CREATE TABLE shop.t (id int)").await;
     shop.announce("t", &[&["id"]]).await;
     batch(&shop.owner, "ALTER TABLE shop.t RENAME TO u").await;
-    assert_eq!(shop.tags("INSERT INTO shop.u VALUES (1)").await, set(&["shop.t", "shop.t:id=1"]), "the tag is constant");
+    assert_eq!(
+        shop.tags("INSERT INTO shop.u VALUES (1)").await,
+        set(&["shop.t", "shop.t:id=1"]),
+        "the tag is constant"
+    );
     shop.forget().await;
     shop.announce("u", &[]).await;
     assert_eq!(shop.log().await, set(&["shop.t", "shop.t:*", "shop.u", "shop.u:*"]));
@@ -162,7 +166,7 @@ async fn the_service_may_read_and_call_its_functions_and_nothing_else() {
         "SELECT * FROM shop.a",
     ] {
         let error = service.batch_execute(sql).await.expect_err(sql);
-        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{sql}: {error:?}");
+        assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("42501"), "{sql}: {error:?}");
     }
     // A grant that was taken is given back.
     batch(&shop.owner, &format!("REVOKE EXECUTE ON FUNCTION seawall.reseed() FROM {}", shop.roles.service)).await;
@@ -219,7 +223,8 @@ async fn a_log_that_would_survive_a_crash_half_is_reported() {
 async fn the_log_takes_no_lock_that_writers_wait_for_when_it_is_vacuumed() {
     let shop = Shop::new("").await;
     shop.migrate(&[]).await;
-    let options = text(&shop.admin, "SELECT reloptions::text FROM pg_class WHERE oid = 'seawall.event'::regclass").await;
+    let options =
+        text(&shop.admin, "SELECT reloptions::text FROM pg_class WHERE oid = 'seawall.event'::regclass").await;
     assert!(options.contains("vacuum_truncate=false"), "{options}");
     let expected = "SELECT string_agg(relname || relpersistence::text, ' ' ORDER BY relname) FROM pg_class \
                     WHERE relnamespace = 'seawall'::regnamespace AND relkind = 'r'";

@@ -18,7 +18,13 @@ async fn a_table_that_stays_locked_is_left_with_the_name_of_who_holds_it_and_the
     assert_eq!(report.changed, ["\"shop\".\"b\""]);
     let [left] = report.left.as_slice() else { panic!("{report:?}") };
     assert_eq!(left.table, "\"shop\".\"a\"");
-    let named = [&*format!("pid {pid}"), &*format!("role {}", shop.roles.writer), "application a slow report", "idle in transaction", "10 tries"];
+    let named = [
+        &*format!("pid {pid}"),
+        &*format!("role {}", shop.roles.writer),
+        "application a slow report",
+        "idle in transaction",
+        "10 tries",
+    ];
     for part in named {
         assert!(left.reason.contains(part), "{part}: {}", left.reason);
     }

@@ -22,7 +22,10 @@ async fn partitioned() -> Shop {
 async fn a_write_by_the_parent_is_the_parents_and_a_direct_one_the_partitions() {
     let shop = partitioned().await;
     assert_eq!(shop.tags("INSERT INTO shop.p VALUES (3, 'eu')").await, set(&["shop.p", "shop.p:id=3"]));
-    assert_eq!(shop.tags("UPDATE shop.p SET id = 4 WHERE id = 3").await, set(&["shop.p", "shop.p:id=3", "shop.p:id=4"]));
+    assert_eq!(
+        shop.tags("UPDATE shop.p SET id = 4 WHERE id = 3").await,
+        set(&["shop.p", "shop.p:id=3", "shop.p:id=4"])
+    );
     assert_eq!(shop.tags("INSERT INTO shop.p_eu VALUES (5, 'eu')").await, set(&["shop.p_eu", "shop.p_eu:id=5"]));
     assert_eq!(shop.tags("DELETE FROM shop.p_eu WHERE id = 5").await, set(&["shop.p_eu", "shop.p_eu:id=5"]));
 }

@@ -32,8 +32,11 @@ async fn subscribed() -> (Shop, tokio_postgres::Client) {
 #[tokio::test]
 async fn what_a_subscription_applies_is_announced_by_row() {
     let (shop, publisher) = subscribed().await;
-    let wanted =
-        [shop.wanted("t", &[&["id"], &["id", "k"]]).await, shop.wanted("p", &[&["id"]]).await, shop.wanted("p_1", &[&["id"]]).await];
+    let wanted = [
+        shop.wanted("t", &[&["id"], &["id", "k"]]).await,
+        shop.wanted("p", &[&["id"]]).await,
+        shop.wanted("p_1", &[&["id"]]).await,
+    ];
     let report = shop.migrate(&wanted).await;
     assert_eq!((report.changed.len(), report.left), (3, vec![]));
     shop.forget().await;
@@ -84,7 +87,11 @@ async fn what_a_subscription_applies_is_announced_by_row() {
     shop.forget().await;
     batch(&publisher, "INSERT INTO shop.t VALUES (77, 'v')").await;
     log(&["shop.t", "shop.t:*"]).await;
-    batch(&shop.admin, "ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s").await;
+    batch(
+        &shop.admin,
+        "ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -104,5 +111,9 @@ async fn a_table_that_is_subscribed_later_gets_its_row_trigger_with_the_next_run
     // It fires in the replica role alone: elsewhere a statement is announced as one.
     let tags = shop.tags("INSERT INTO shop.u VALUES (1)").await;
     assert_eq!(tags, set(&["shop.u"]));
-    batch(&shop.admin, "DELETE FROM pg_subscription_rel; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s").await;
+    batch(
+        &shop.admin,
+        "DELETE FROM pg_subscription_rel; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s",
+    )
+    .await;
 }

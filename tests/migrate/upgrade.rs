@@ -63,9 +63,15 @@ async fn each_version_that_was_released_becomes_what_a_fresh_one_is_and_keeps_it
         });
         batch(&admin, &dump).await;
         batch(&admin, "RESET ALL").await;
-        let before = text(&admin, "SELECT string_agg(version || applied_at::text, ',' ORDER BY version) FROM seawall.migration").await;
+        let before =
+            text(&admin, "SELECT string_agg(version || applied_at::text, ',' ORDER BY version) FROM seawall.migration")
+                .await;
         let report = migrate_all(server, &name, &admin).await;
-        assert_eq!(report.applied.len(), MIGRATIONS.len() - usize::try_from(migration.version).expect("positive"), "{name}");
+        assert_eq!(
+            report.applied.len(),
+            MIGRATIONS.len() - usize::try_from(migration.version).expect("positive"),
+            "{name}"
+        );
         assert_eq!(report.left, vec![], "{name}");
         assert_eq!(catalog(&admin, OWNER, SERVICE).await, fresh, "{name}");
         let after = "SELECT string_agg(version || applied_at::text, ',' ORDER BY version) FROM seawall.migration WHERE version <= ";

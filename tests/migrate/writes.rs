@@ -72,8 +72,11 @@ async fn truncate_announces_every_row_also_of_what_it_cascades_to() {
 #[tokio::test]
 async fn a_cascade_announces_the_rows_of_the_other_table() {
     let shop = products().await;
-    batch(&shop.owner, "CREATE TABLE shop.stock (product int REFERENCES shop.products ON DELETE CASCADE ON UPDATE CASCADE)")
-        .await;
+    batch(
+        &shop.owner,
+        "CREATE TABLE shop.stock (product int REFERENCES shop.products ON DELETE CASCADE ON UPDATE CASCADE)",
+    )
+    .await;
     shop.announce("stock", &[&["product"]]).await;
     batch(&shop.writer, "INSERT INTO shop.stock VALUES (3), (3), (4)").await;
     let tags = shop.tags("DELETE FROM shop.products WHERE id = 3").await;
@@ -164,7 +167,10 @@ async fn up_to_64_keys_are_announced_one_by_one_and_65_as_every_row() {
 #[tokio::test]
 async fn a_null_key_has_no_row_tag() {
     let shop = products().await;
-    assert_eq!(shop.tags("INSERT INTO shop.products VALUES (80, NULL, 1)").await, set(&["shop.products", "shop.products:id=80"]));
+    assert_eq!(
+        shop.tags("INSERT INTO shop.products VALUES (80, NULL, 1)").await,
+        set(&["shop.products", "shop.products:id=80"])
+    );
     assert_eq!(
         shop.tags("UPDATE shop.products SET shelf = 'x' WHERE id = 80").await,
         set(&["shop.products", "shop.products:id=80", "shop.products:place=1,shelf=x"])
@@ -205,12 +211,20 @@ async fn each_type_with_row_tags_is_written_in_one_way_under_every_setting() {
 async fn a_token_is_the_lineage_and_the_transaction_that_is_announced() {
     let shop = products().await;
     let admin = &shop.admin;
-    batch(admin, &format!("GRANT USAGE ON SCHEMA seawall TO {0}; GRANT EXECUTE ON FUNCTION seawall.token() TO {0}", shop.roles.writer)).await;
+    batch(
+        admin,
+        &format!(
+            "GRANT USAGE ON SCHEMA seawall TO {0}; GRANT EXECUTE ON FUNCTION seawall.token() TO {0}",
+            shop.roles.writer
+        ),
+    )
+    .await;
     batch(&shop.writer, "BEGIN; UPDATE shop.products SET price = 5 WHERE id = 1").await;
     let row = shop.writer.query_one("SELECT seawall.token(), pg_current_xact_id()::text", &[]).await.expect("a token");
     batch(&shop.writer, "COMMIT").await;
     let (token, xid): (String, String) = (row.get(0), row.get(1));
-    let lineage = crate::support::text(admin, &format!("SELECT {}", seawall::postgres::lineage::EXPRESSION_WITH_EPOCH)).await;
+    let lineage =
+        crate::support::text(admin, &format!("SELECT {}", seawall::postgres::lineage::EXPRESSION_WITH_EPOCH)).await;
     assert_eq!(token, format!("{lineage}:{xid}"));
     assert_eq!(lineage.split('/').count(), 5, "{lineage}");
     assert!(!lineage.contains(':'));
@@ -231,8 +245,13 @@ async fn invalidating_by_hand_announces_the_names_and_of_a_table_every_row() {
     )
     .await;
     shop.forget().await;
-    batch(&shop.writer, "BEGIN; SELECT seawall.invalidate('shop.products', 'region:eu', 'query:product', NULL, '', '*')").await;
+    batch(
+        &shop.writer,
+        "BEGIN; SELECT seawall.invalidate('shop.products', 'region:eu', 'query:product', NULL, '', '*')",
+    )
+    .await;
     batch(&shop.writer, "SELECT seawall.invalidate(seawall.table_tag('sh op', 'a.b')); COMMIT").await;
-    let announced = ["*", "query:product", "region:eu", "sh%20op.a.b", "sh%20op.a.b:*", "shop.products", "shop.products:*"];
+    let announced =
+        ["*", "query:product", "region:eu", "sh%20op.a.b", "sh%20op.a.b:*", "shop.products", "shop.products:*"];
     assert_eq!(shop.log().await, set(&announced));
 }

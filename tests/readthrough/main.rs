@@ -3,6 +3,7 @@
 
 mod directives;
 mod early;
+mod events;
 mod flights;
 mod lifetimes;
 mod origin;

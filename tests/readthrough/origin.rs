@@ -10,7 +10,7 @@ use seawall::catalog::{Catalog, Declaration, Prepared, Query, Shape};
 use seawall::chance::Chance;
 use seawall::clock::Clock;
 use seawall::readthrough::origin::{
-    Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts,
+    Announced, Connection, Fetched, OnSend, Origin, OriginError, OriginState, Pending, PoolCounts,
 };
 use seawall::readthrough::{Answer, Ask, Bounds, Directives, Failed, Look, Readthrough, Route, Want};
 use seawall::stamp::{Lineage, Snapshot, Stamp};
@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 /// What a statement ends with.
 pub enum Script {
     Answer(&'static str, &'static str),
+    /// Of lineage `l`, under this snapshot.
+    Under(&'static str, &'static str),
     Fail(OriginError),
     Panic,
 }
@@ -49,6 +51,9 @@ pub struct Scripted {
     pub statements: Arc<AtomicUsize>,
     /// Answers at once with this instead of waiting.
     pub always: Arc<Mutex<Option<(&'static str, &'static str)>>>,
+    /// Every tag that was announced, and how announcing ends.
+    pub announced: Arc<Mutex<Vec<String>>>,
+    pub announces: Arc<Mutex<Result<Announced, OriginError>>>,
     /// As the last statement left it.
     state: Arc<Mutex<OriginState>>,
 }
@@ -79,18 +84,18 @@ impl Origin for Scripted {
                 _ => OriginState::Up,
             };
             match script {
-                Script::Answer(lineage, body) => Ok(Fetched {
-                    stamp: Stamp {
-                        lineage: Lineage::new(lineage),
-                        snapshot: Snapshot::parse("5:5:").expect("well-formed"),
-                    },
-                    body: Some(body.as_bytes().into()),
-                    rows: 1,
-                }),
+                Script::Answer(lineage, body) => Ok(fetched(lineage, "5:5:", body)),
+                Script::Under(snapshot, body) => Ok(fetched("l", snapshot, body)),
                 Script::Fail(error) => Err(error),
                 Script::Panic => panic!("the script says so"),
             }
         })
+    }
+
+    fn announce<'a>(&'a self, tags: &'a [String]) -> Pending<'a, Result<Announced, OriginError>> {
+        self.announced.lock().expect("not poisoned").extend_from_slice(tags);
+        let how = self.announces.lock().expect("not poisoned").clone();
+        Box::pin(async move { how })
     }
 
     fn state(&self) -> OriginState {
@@ -100,6 +105,14 @@ impl Origin for Scripted {
     fn pool(&self) -> PoolCounts {
         PoolCounts::default()
     }
+}
+
+pub fn stamp(lineage: &str, snapshot: &str) -> Stamp {
+    Stamp { lineage: Lineage::new(lineage), snapshot: Snapshot::parse(snapshot).expect("well-formed") }
+}
+
+fn fetched(lineage: &str, snapshot: &str, body: &str) -> Fetched {
+    Fetched { stamp: stamp(lineage, snapshot), body: Some(body.as_bytes().into()), rows: 1 }
 }
 
 pub struct Bench {
@@ -148,7 +161,15 @@ pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
     }
     let (sender, begun) = mpsc::unbounded_channel();
     let state = Arc::new(Mutex::new(OriginState::Unknown));
-    let origin = Scripted { begun: sender, statements: Arc::default(), always: Arc::default(), state };
+    let away = OriginError::Away("nothing is announced here".into());
+    let origin = Scripted {
+        begun: sender,
+        statements: Arc::default(),
+        always: Arc::default(),
+        announced: Arc::default(),
+        announces: Arc::new(Mutex::new(Err(away))),
+        state,
+    };
     let clock = Clock::manual();
     let read = Readthrough::new(
         &catalog,

@@ -30,7 +30,9 @@ impl Service {
         let (queries, admin) = (free_address(), free_address());
         let dir = tempfile::tempdir().expect("a directory");
         let config = dir.path().join("config.toml");
-        let text = format!("[server]\nlisten = \"{queries}\"\nadmin_listen = \"{admin}\"\n{toml}");
+        let text = format!(
+            "[server]\nlisten = \"{queries}\"\nadmin_listen = \"{admin}\"\n{toml}\n[invalidation]\nsource = \"none\"\n"
+        );
         fs::write(&config, text).expect("written");
         let log = fs::File::create(dir.path().join("log")).expect("a log");
         let process = Command::new(env!("CARGO_BIN_EXE_seawall"))

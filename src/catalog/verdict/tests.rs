@@ -120,8 +120,7 @@ fn triggers_of_several_queries_come_together_by_relation() {
     let two = verdict(Some(&[("a", 0)]), vec![member("t", 1, &["a"], &[]), member("a", 2, &[], &[])]);
     let three = verdict(None, vec![member("t", 1, &[], &[])]);
     let wanted = wanted([&one, &two, &three, &one]);
-    let shown: Vec<(u32, &str, Vec<Vec<Box<str>>>)> =
-        wanted.iter().map(|w| (w.relation, &*w.name, w.columns.clone())).collect();
+    let shown: Vec<_> = wanted.iter().map(|w| (w.relation, &*w.name, w.columns.clone())).collect();
     assert_eq!(shown, [(2, "a", vec![]), (1, "t", vec![texts(&["a"]), texts(&["b"])])]);
 }
 

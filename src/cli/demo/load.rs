@@ -74,6 +74,14 @@ pub(super) async fn run(
     Ok(latencies)
 }
 
+/// One answer's body.
+pub(super) async fn get(address: SocketAddr, uri: &str) -> std::io::Result<Bytes> {
+    let mut sender = connect(address).await?;
+    let request = Request::get(format!("http://{address}{uri}")).body(Empty::new()).map_err(std::io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(std::io::Error::other)?;
+    response.into_body().collect().await.map(http_body_util::Collected::to_bytes).map_err(std::io::Error::other)
+}
+
 type Sender = SendRequest<Empty<Bytes>>;
 
 async fn connect(address: SocketAddr) -> std::io::Result<Sender> {

@@ -29,7 +29,7 @@ use crate::postgres::Postgres;
 use crate::postgres::embedded::{Embedded, EmbeddedError, EmbeddedOptions};
 
 pub use load::Latencies;
-pub use report::{Report, Side};
+pub use report::{Report, Side, Write};
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
@@ -156,6 +156,7 @@ pub async fn play(
     tell: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Report, DemoError> {
     let url = postgres.url("postgres");
+    super::migrate::bring_up(config, &url).await.map_err(|error| DemoError::Database(error.to_string()))?;
     let count = Counter::new(postgres);
     tell(&format!("The entry of {URI} expires with {} requests in flight.\n", report::thousands(u64::from(requests))));
 
@@ -201,7 +202,55 @@ pub async fn play(
         let _ = running.await;
         Side { database, latencies }
     };
-    Ok(Report { requests, naive, seawall })
+
+    tell("3. A price changes in Postgres, and nobody tells Seawall.");
+    let write = write(config, postgres).await?;
+    Ok(Report { requests, naive, seawall, write })
+}
+
+/// Products that are asked for before and after one of them is written to.
+const PRODUCTS: u32 = 100;
+
+/// The one that is.
+const WRITTEN: u32 = 42;
+
+/// Fills answers, writes to the row of one, and asks for all of them again.
+async fn write(config: &Config, postgres: &Embedded) -> Result<Write, DemoError> {
+    let app = App::new(config.clone(), &postgres.url("postgres"))?;
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listeners = Listeners { queries: listener::bind(any_port)?, admin: listener::bind(any_port)? };
+    let address = listeners.queries.local_addr()?;
+    let read = Arc::clone(app.read());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(app.run(listeners, async {
+        // Dropped or told: either way it is over.
+        let _ = stopped.await;
+    }));
+    let uri = |id: u32| format!("/v1/queries/product?id={id}");
+    let ask_all = async || -> Result<(), DemoError> {
+        for id in 1..=PRODUCTS {
+            load::get(address, &uri(id)).await?;
+        }
+        Ok(())
+    };
+    ask_all().await?;
+    let before = load::get(address, &uri(WRITTEN)).await?;
+    let statements = || read.routes().find("product").map_or(0, |route| route.metrics().statements.get());
+    let asked = statements();
+    let update = format!("UPDATE shop.products SET price = price + 1 WHERE id = {WRITTEN}");
+    postgres.execute("postgres", &update).await.map_err(|error| DemoError::Database(error.to_string()))?;
+    let committed = tokio::time::Instant::now();
+    while load::get(address, &uri(WRITTEN)).await? == before {
+        if committed.elapsed() > Duration::from_secs(10) {
+            return Err(DemoError::Database("the write did not reach the answer within ten seconds".into()));
+        }
+    }
+    let visible = committed.elapsed();
+    ask_all().await?;
+    let write = Write { update, products: PRODUCTS, visible, statements: statements() - asked };
+    drop(stop);
+    let _ = running.await;
+    Ok(write)
 }
 
 /// How long the demo's page is fresh: long enough to fill it before, and to answer from it after, the stampede.

@@ -25,6 +25,21 @@ pub struct Report {
     pub naive: Side,
     /// One question, one statement.
     pub seawall: Side,
+    /// What one write does.
+    pub write: Write,
+}
+
+/// A write, and what it changes.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// What was written.
+    pub update: String,
+    /// Answers that were stored, each of another row.
+    pub products: u32,
+    /// From the commit to the first answer that has it.
+    pub visible: Duration,
+    /// Statements that the write caused, all answers asked for again.
+    pub statements: u64,
 }
 
 impl fmt::Display for Report {
@@ -40,7 +55,15 @@ impl fmt::Display for Report {
         if n.latencies.failed + s.latencies.failed > 0 {
             row("without an answer", n.latencies.failed.to_string(), s.latencies.failed.to_string())?;
         }
-        write!(f, "  (statements counted by pg_stat_statements; latencies include sending {} requests)", self.requests)
+        writeln!(
+            f,
+            "  (statements counted by pg_stat_statements; latencies include sending {} requests)\n",
+            self.requests
+        )?;
+        let Write { update, products, visible, statements } = &self.write;
+        writeln!(f, "  {products} products are stored; then: {update}")?;
+        writeln!(f, "  the answer has it           {:>20}", format!("{} after the commit", time(*visible)))?;
+        write!(f, "  statements that it caused   {:>20}  (all {products} asked for again)", thousands(*statements))
     }
 }
 
@@ -54,7 +77,7 @@ pub(super) fn invitation(queries: SocketAddr, admin: SocketAddr, url: &str) -> S
          \x20 curl -s 'http://{queries}/v1/queries'                           # every query, its parameters and columns\n\
          \x20 curl -s 'http://{admin}/metrics' | grep ^seawall_requests\n\
          \x20 curl -s 'http://{admin}/status'\n\
-         \x20 psql '{url}'\n\
+         \x20 psql '{url}'                              # UPDATE shop.products SET price = 1 WHERE id = 42; ask again\n\
          Ctrl-C stops it and removes the private Postgres."
     )
 }

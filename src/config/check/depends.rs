@@ -10,6 +10,7 @@ use crate::config::read::{At, Place, Reader, join};
 use crate::config::suggest;
 
 /// What is declared in `depends`; `known` are the parameters of the SQL, `None` if that was no good. `Some(None)`: nothing is.
+#[expect(clippy::option_option, reason = "no good, or absent, or there")]
 pub(super) fn check(
     reader: &mut Reader<'_>,
     query: &Place<'_>,
@@ -20,7 +21,8 @@ pub(super) fn check(
         Some(Value::Table(table)) => table,
         None => return Some(None),
         Some(other) => {
-            let message = format!("this is {}; write a table such as {{ \"shop.products\" = \"id = :id\" }}", other.kind());
+            let message =
+                format!("this is {}; write a table such as {{ \"shop.products\" = \"id = :id\" }}", other.kind());
             reader.report(&at, message);
             return None;
         }
@@ -54,7 +56,8 @@ fn check_table(reader: &mut Reader<'_>, entry: &Entry, at: &At, known: Option<&[
         Value::Bool(true) => Some(Rows::Whole),
         Value::Text(text) => check_rows(reader, text, at, known),
         other => {
-            let message = format!("this is {}; write true for the whole table, or \"column = :parameter\"", other.kind());
+            let message =
+                format!("this is {}; write true for the whole table, or \"column = :parameter\"", other.kind());
             reader.report(at, message);
             None
         }

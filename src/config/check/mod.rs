@@ -11,12 +11,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::catalog::Declaration;
+
 use super::keys::{self, Force, Section, TOP};
 use super::problem::{Problems, segment};
 use super::raw::{Table, Value};
 use super::read::{At, Place, Reader, join};
 use super::substitute::Sources;
-use super::{Admin, Cache, Config, Database, Server, bounds, suggest};
+use super::{Admin, Cache, Config, Database, Invalidation, Server, Source, bounds, suggest};
 
 /// Checks everything in `root`.
 pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> Result<Config, Problems> {
@@ -33,12 +35,15 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
     let admin = check_admin(reader, &admin, addresses.1);
     let postgres = postgres::check(reader, &postgres, database);
     let cache = check_cache(reader, &cache, postgres.as_ref().map(|p| p.pool_size));
-    check_invalidation(reader, &invalidation);
+    let invalidation = check_invalidation(reader, &invalidation);
     let queries = queries::check(reader, root, &defaults);
+    check_lags(reader, root, invalidation.as_ref(), queries.as_deref());
     let problems = std::mem::take(&mut reader.problems);
-    match (server, admin, postgres, cache, queries) {
-        (Some(server), Some(admin), Some(postgres), Some(cache), Some(queries)) if problems.is_empty() => {
-            Ok(Config { server, admin, postgres, cache, queries })
+    match (server, admin, postgres, cache, invalidation, queries) {
+        (Some(server), Some(admin), Some(postgres), Some(cache), Some(invalidation), Some(queries))
+            if problems.is_empty() =>
+        {
+            Ok(Config { server, admin, postgres, cache, invalidation, queries })
         }
         _ => {
             debug_assert!(!problems.is_empty(), "whatever is missing has been reported");
@@ -211,14 +216,58 @@ fn check_cache(reader: &mut Reader<'_>, place: &Place<'_>, pool_size: Option<usi
     })
 }
 
-fn check_invalidation(reader: &mut Reader<'_>, place: &Place<'_>) {
-    let Some((text, given)) = reader.text(place, "source") else { return };
-    match &*text {
-        "none" => {}
-        "log" | "notify" => reader.report(
-            &given.at,
-            format!("{} is not in force yet: this version has no invalidation by events; write \"none\"", given.shown),
-        ),
-        _ => reader.report(&given.at, format!("{} is no source; write \"none\"", given.shown)),
+/// A query whose `max_lag` is no longer than some polls would be blind most of the time.
+fn check_lags(
+    reader: &mut Reader<'_>,
+    root: &Table,
+    invalidation: Option<&Invalidation>,
+    queries: Option<&[Declaration]>,
+) {
+    let Some(Invalidation { source: Source::Log, poll_interval, .. }) = invalidation else { return };
+    let Some(shortest) = queries.unwrap_or_default().iter().map(|query| query.policy.max_lag).min() else { return };
+    if *poll_interval * POLLS_PER_LAG > shortest {
+        let line = match root.get("invalidation").map(|entry| &entry.value) {
+            Some(Value::Table(table)) => table.get("poll_interval").map(|entry| entry.line),
+            _ => None,
+        };
+        let at = At { key: "invalidation.poll_interval".into(), line };
+        let most = shortest / POLLS_PER_LAG;
+        let message = format!(
+            "it is {poll_interval:?}, and the shortest max_lag of a query {shortest:?}: between two polls it would be blind; \
+             write at most \"{}ms\", or a longer max_lag",
+            most.as_millis()
+        );
+        reader.report(&at, message);
     }
+}
+
+/// Polls within the shortest `max_lag` at least, so that one that is late makes nobody blind.
+const POLLS_PER_LAG: u32 = 4;
+
+fn check_invalidation(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Invalidation> {
+    let retention = reader.duration(place, "retention", &bounds::RETENTION);
+    let poll_interval = reader.duration(place, "poll_interval", &bounds::POLL_INTERVAL);
+    let channel = reader.text(place, "channel").and_then(|(text, given)| {
+        // As Postgres: a longer name would be cut, and another would be listened to.
+        let is_name = (1..=63).contains(&text.len()) && !text.contains('\0');
+        if !is_name {
+            reader.report(&given.at, format!("{} is no channel; write a name of 1 to 63 bytes", given.shown));
+        }
+        is_name.then_some(text)
+    });
+    let source = reader.text(place, "source").and_then(|(text, given)| match &*text {
+        "log" => Some(Source::Log),
+        "none" => Some(Source::None),
+        "notify" => {
+            let message =
+                "notify is not in force yet: this version has no source but the log; write \"log\" or \"none\"";
+            reader.report(&given.at, message);
+            None
+        }
+        _ => {
+            reader.report(&given.at, format!("{} is no source; write \"log\" or \"none\"", given.shown));
+            None
+        }
+    });
+    Some(Invalidation { source: source?, channel: channel?, retention: retention?, poll_interval: poll_interval? })
 }

@@ -22,7 +22,11 @@ pub(super) fn check(reader: &mut Reader<'_>, place: &Place<'_>, database: Databa
     };
     let tls = check_tls(reader, place, url.as_ref());
     let migrate_url = match database {
-        Database::Configured => check_migrate_url(reader, place, tls),
+        Database::Configured => check_other_url(reader, place, "migrate_url", tls),
+        Database::Embedded => Some(None),
+    };
+    let listen_url = match database {
+        Database::Configured => check_other_url(reader, place, "listen_url", tls),
         Database::Embedded => Some(None),
     };
     let tls_root_cert = reader.file(place, "tls_root_cert");
@@ -65,6 +69,7 @@ pub(super) fn check(reader: &mut Reader<'_>, place: &Place<'_>, database: Databa
     Some(Postgres {
         url: url?.rest,
         migrate_url: migrate_url?,
+        listen_url: listen_url?,
         pool_size: pool_size?,
         connect_timeout: connect_timeout?,
         search_path: Some(search_path?).filter(|path| !path.is_empty()),
@@ -95,9 +100,10 @@ fn check_url(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Url> {
     parts(reader, &given, &text)
 }
 
-/// `migrate_url`, if it is a good one or absent. It is encrypted as `url` is: of one server there is one truth.
-fn check_migrate_url(reader: &mut Reader<'_>, place: &Place<'_>, tls: Option<Tls>) -> Option<Option<Secret>> {
-    let (text, given) = reader.text(place, "migrate_url")?;
+/// The URL `key`, if it is a good one or absent. It is encrypted as `url` is: of one server there is one truth.
+#[expect(clippy::option_option, reason = "no good, or absent, or there")]
+fn check_other_url(reader: &mut Reader<'_>, place: &Place<'_>, key: &str, tls: Option<Tls>) -> Option<Option<Secret>> {
+    let (text, given) = reader.text(place, key)?;
     if text.is_empty() {
         return Some(None);
     }
@@ -105,7 +111,8 @@ fn check_migrate_url(reader: &mut Reader<'_>, place: &Place<'_>, tls: Option<Tls
     if let (Some(own), Some(tls)) = (url.tls, tls)
         && own != tls
     {
-        let message = "its sslmode is another than that of postgres.url or postgres.tls, which holds here, too; remove it";
+        let message =
+            "its sslmode is another than that of postgres.url or postgres.tls, which holds here, too; remove it";
         reader.report(&given.at, message);
         return None;
     }

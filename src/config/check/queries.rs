@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Read as _;
 
 use super::{check_keys, depends, params};
-use crate::catalog::sql::{MAX_TEXT_BYTES, Statement, is_name};
 use crate::catalog::policy::OnBlind;
+use crate::catalog::sql::{MAX_TEXT_BYTES, Statement, is_name};
 use crate::catalog::{Declaration, Policy, RequestCacheControl, ResultForm};
 use crate::config::bounds;
 use crate::config::keys::Section;

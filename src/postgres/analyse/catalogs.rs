@@ -145,12 +145,7 @@ pub(super) async fn relations(client: &Client, oids: &[u32]) -> Result<Vec<Class
 }
 
 /// Reads the trees of `views` and of the policies of `tables` into `found`.
-pub(super) async fn trees(
-    client: &Client,
-    views: &[u32],
-    tables: &[u32],
-    found: &mut References,
-) -> Result<(), Error> {
+pub(super) async fn trees(client: &Client, views: &[u32], tables: &[u32], found: &mut References) -> Result<(), Error> {
     for row in client.query_typed(TREES, &[(&views, Type::OID_ARRAY), (&tables, Type::OID_ARRAY)]).await? {
         trees::read(row.try_get(0)?, found);
         found.relations.extend(row.try_get::<_, Vec<u32>>(1)?);
@@ -164,8 +159,7 @@ pub(super) async fn trees(
 
 pub(super) async fn functions(client: &Client, found: &References) -> Result<Vec<Function>, Error> {
     let (functions, operators) = (list(&found.functions), list(&found.operators));
-    let rows =
-        client.query_typed(FUNCTIONS, &[(&functions, Type::OID_ARRAY), (&operators, Type::OID_ARRAY)]).await?;
+    let rows = client.query_typed(FUNCTIONS, &[(&functions, Type::OID_ARRAY), (&operators, Type::OID_ARRAY)]).await?;
     let function = |row: &tokio_postgres::Row| {
         Ok(Function {
             oid: row.try_get(0)?,

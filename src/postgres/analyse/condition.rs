@@ -67,13 +67,21 @@ fn members<'t, 'a>(tokens: &'t [Lexed<'a>]) -> Vec<&'t [Lexed<'a>]> {
 
 fn equality(tokens: &[Lexed<'_>], alias: &str) -> Option<Equality> {
     use Token::{Cast, Close, Open, Operator, Positional};
-    let (of, column, param) = match tokens {
-        [of, (_, "."), column, (Operator, "="), (Positional, param)]
-        | [(Positional, param), (Operator, "="), of, (_, "."), column]
-        | [(Open, _), of, (_, "."), column, (Close, _), (Cast, _), (Token::Word, "text"), (Operator, "="), (Positional, param)] => {
-            (of, column, param)
-        }
-        _ => return None,
+    let ([of, (_, "."), column, (Operator, "="), (Positional, param)]
+    | [(Positional, param), (Operator, "="), of, (_, "."), column]
+    | [
+        (Open, _),
+        of,
+        (_, "."),
+        column,
+        (Close, _),
+        (Cast, _),
+        (Token::Word, "text"),
+        (Operator, "="),
+        (Positional, param),
+    ]) = tokens
+    else {
+        return None;
     };
     (name(*of)? == alias).then_some(())?;
     Some(Equality { column: name(*column)?, param: param.strip_prefix('$')?.parse().ok()? })

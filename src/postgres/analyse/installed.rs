@@ -89,7 +89,9 @@ fn judge(found: &[Found], subscribed: bool) -> Triggers {
     }
     let tag: Box<str> = used.first().map_or("", |trigger| &trigger.tag).into();
     if !missing.is_empty() {
-        return Triggers::Missing(format!("its trigger {}; run seawall migrate", missing.join(", ")).into());
+        let what =
+            if found.is_empty() { "it has no triggers".into() } else { format!("its trigger {}", missing.join(", ")) };
+        return Triggers::Missing(format!("{what}; run seawall migrate").into());
     }
     if tag.is_empty() || used.iter().any(|trigger| *trigger.tag != *tag) {
         return Triggers::Missing("its triggers announce different tags; run seawall migrate".into());

@@ -99,12 +99,7 @@ async fn analyse(client: &Client, query: &Query, prepared: &Prepared, number: us
     Ok(finding.verdict(prepared.fingerprint))
 }
 
-async fn within_transaction(
-    client: &Client,
-    query: &Query,
-    number: usize,
-    finding: &mut Finding,
-) -> Result<(), Stop> {
+async fn within_transaction(client: &Client, query: &Query, number: usize, finding: &mut Finding) -> Result<(), Stop> {
     let declaration = query.declaration();
     let declared = declaration.depends.as_deref();
     // Also what isn't there yet: when it comes, the query is looked at again.
@@ -118,7 +113,10 @@ async fn within_transaction(
     let spellings = catalogs::spellings(client, &params).await?;
     drop(alone);
 
-    let view = format!("CREATE TEMP VIEW {VIEW} AS SELECT 1 AS one FROM ({}\n) AS analysed", typed(query, &spellings, |spelling, _| format!("NULL::{spelling}")));
+    let view = format!(
+        "CREATE TEMP VIEW {VIEW} AS SELECT 1 AS one FROM ({}\n) AS analysed",
+        typed(query, &spellings, |spelling, _| format!("NULL::{spelling}"))
+    );
     client.batch_execute(&view).await.map_err(|error| about(&error, "no view can be made of it"))?;
     let names: Vec<String> = declared.unwrap_or_default().iter().map(|d| d.relation.to_string()).collect();
     let own = catalogs::named(client, &[VIEW.to_owned()]).await?;
@@ -143,7 +141,8 @@ async fn within_transaction(
         finding.unkept("TABLESAMPLE without REPEATABLE takes other rows each time".into());
     }
     let called = calls(client, &reached, declared.is_some(), finding).await?;
-    let tables = Tables { client, query, number, params: &params, spellings: &spellings, read: &read, called, named: &named };
+    let tables =
+        Tables { client, query, number, params: &params, spellings: &spellings, read: &read, called, named: &named };
     tables.judge(&reached, finding).await?;
     close(client, &reached, finding).await?;
     Ok(())
@@ -207,12 +206,7 @@ enum Called {
     Opaque,
 }
 
-async fn calls(
-    client: &Client,
-    reached: &Reached,
-    is_declared: bool,
-    finding: &mut Finding,
-) -> Result<Called, Error> {
+async fn calls(client: &Client, reached: &Reached, is_declared: bool, finding: &mut Finding) -> Result<Called, Error> {
     let mut called = Called::Visible;
     for function in catalogs::functions(client, &reached.references).await? {
         match calls::judge(&function) {

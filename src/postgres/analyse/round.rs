@@ -53,7 +53,9 @@ impl Shared {
         for (query, verdict) in judged {
             if query.verdict().is_none_or(|former| *former != verdict) {
                 let kind = verdict.kind().as_str();
-                tracing::info!(query = query.name(), verdict = kind, reasons = ?verdict.reasons, "a query is judged");
+                let missing = verdict.missing().map(|(relation, why)| format!("{relation}: {why}"));
+                let reasons: Vec<String> = missing.chain(verdict.reasons.iter().cloned()).collect();
+                tracing::info!(query = query.name(), verdict = kind, reasons = reasons.join("; "), "a query is judged");
             }
             query.judge(Arc::new(verdict));
         }
@@ -87,13 +89,16 @@ impl Shared {
         for round in 0..ROUNDS {
             let judged = judge(session, catalog, round).await?;
             if let Some((earlier, analysed)) = &former {
-                let now = fingerprint::read(session.client(), &analysed.closure).await.map_err(|e| Failure::from(&e))?;
+                let now =
+                    fingerprint::read(session.client(), &analysed.closure).await.map_err(|e| Failure::from(&e))?;
                 if now == analysed.fingerprint && same(earlier, &judged) {
                     return Ok((judged, analysed.clone()));
                 }
             }
             let mut closure = Closure::default();
-            judged.iter().for_each(|(_, verdict)| closure.extend(&verdict.closure));
+            for (_, verdict) in &judged {
+                closure.extend(&verdict.closure);
+            }
             let fingerprint = fingerprint::read(session.client(), &closure).await.map_err(|e| Failure::from(&e))?;
             former = Some((judged, Analysed { closure, fingerprint }));
         }
@@ -116,6 +121,5 @@ async fn judge(session: &Session, catalog: &Catalog, round: usize) -> Result<Jud
 }
 
 fn same(one: &Judged, other: &Judged) -> bool {
-    one.len() == other.len()
-        && one.iter().zip(other).all(|((a, of_a), (b, of_b))| Arc::ptr_eq(a, b) && of_a == of_b)
+    one.len() == other.len() && one.iter().zip(other).all(|((a, of_a), (b, of_b))| Arc::ptr_eq(a, b) && of_a == of_b)
 }

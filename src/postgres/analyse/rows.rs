@@ -62,14 +62,14 @@ mod tests {
 
     #[test]
     fn families_meet_among_themselves_only() {
-        let admits = |column_type: &Type, param: &Type| {
-            admit(&[&column(column_type, true)], "c", param.oid()).is_ok()
-        };
+        let admits = |column_type: &Type, param: &Type| admit(&[&column(column_type, true)], "c", param.oid()).is_ok();
         assert!(admits(&Type::INT4, &Type::INT8) && admits(&Type::INT8, &Type::INT2));
         assert!(admits(&Type::BOOL, &Type::BOOL) && admits(&Type::UUID, &Type::UUID));
         assert!(admits(&Type::VARCHAR, &Type::TEXT) && admits(&Type::TEXT, &Type::VARCHAR));
         assert!(!admits(&Type::INT4, &Type::NUMERIC) && !admits(&Type::TEXT, &Type::INT4));
-        for refused in [Type::NUMERIC, Type::FLOAT8, Type::BPCHAR, Type::DATE, Type::TIMESTAMPTZ, Type::BYTEA, Type::NAME] {
+        for refused in
+            [Type::NUMERIC, Type::FLOAT8, Type::BPCHAR, Type::DATE, Type::TIMESTAMPTZ, Type::BYTEA, Type::NAME]
+        {
             assert!(!admits(&refused, &refused), "{refused}");
         }
     }

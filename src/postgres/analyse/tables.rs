@@ -43,7 +43,10 @@ impl Tables<'_> {
                 None if class.kind == "v" => self.refuse_rows_of(class, "a view", finding),
                 None if class.kind == "m" => {
                     self.refuse_rows_of(class, "a materialized view", finding);
-                    finding.note(format!("{}.{} changes by REFRESH alone, which counts as a change of schema", class.schema, class.name));
+                    finding.note(format!(
+                        "{}.{} changes by REFRESH alone, which counts as a change of schema",
+                        class.schema, class.name
+                    ));
                     finding.dependencies.push(Dependency { relation: relation(class), rows: None, family: vec![] });
                 }
                 None => tables.push(class),
@@ -69,18 +72,19 @@ impl Tables<'_> {
             let family: Vec<&Kin> = kin.iter().filter(|kin| kin.root == class.oid && kin.persistence != "t").collect();
             let mut rows = None;
             if let Some(declared) = self.declared(class.oid) {
-                let proved = match admit(class, declared, self.params, &columns, otherwise.as_deref()) {
-                    Err(why) => Err(why),
-                    Ok(()) if !self.read.contains(&class.oid) => self.believe(),
-                    Ok(()) => {
-                        if explained.is_none() {
-                            explained = Some(self.explain().await?);
+                let proved =
+                    match admit(class, declared, self.params, &columns, otherwise.as_deref()) {
+                        Err(why) => Err(why),
+                        Ok(()) if !self.read.contains(&class.oid) => self.believe(),
+                        Ok(()) => {
+                            if explained.is_none() {
+                                explained = Some(self.explain().await?);
+                            }
+                            explained.as_ref().expect("just asked").as_ref().map_err(Clone::clone).and_then(|plan| {
+                                plan::prove(plan, &Claim { tables: &below(&family), columns: declared })
+                            })
                         }
-                        explained.as_ref().expect("just asked").as_ref().map_err(Clone::clone).and_then(|plan| {
-                            plan::prove(plan, &Claim { tables: &below(&family), columns: declared })
-                        })
-                    }
-                };
+                    };
                 match proved {
                     Ok(()) => rows = Some(declared),
                     Err(why) => finding.note(format!("{}.{} counts as a whole: {why}", class.schema, class.name)),
@@ -110,7 +114,9 @@ impl Tables<'_> {
     fn refuse_rows_of(&self, class: &Class, what: &str, finding: &mut Finding) {
         if self.declared(class.oid).is_some() {
             let (schema, name) = (&class.schema, &class.name);
-            finding.note(format!("{schema}.{name} counts as a whole: it is {what}, and only tables have rows that are announced"));
+            finding.note(format!(
+                "{schema}.{name} counts as a whole: it is {what}, and only tables have rows that are announced"
+            ));
         }
     }
 

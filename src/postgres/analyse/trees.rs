@@ -67,13 +67,9 @@ pub(super) fn read(tree: &str, found: &mut References) {
         }
     }
     found.functions.extend(std::mem::take(&mut found.samplers).into_iter().filter(|oid| *oid >= FIRST_USER_OID));
-    for list in [
-        &mut found.relations,
-        &mut found.functions,
-        &mut found.operators,
-        &mut found.collations,
-        &mut found.types,
-    ] {
+    for list in
+        [&mut found.relations, &mut found.functions, &mut found.operators, &mut found.collations, &mut found.types]
+    {
         list.remove(&0);
     }
     found.types.retain(|oid| *oid >= FIRST_USER_OID);

@@ -88,7 +88,8 @@ impl KeyColumns {
 
     /// As a trigger's argument: `a=int4,b=text`.
     pub(super) fn argument(&self) -> String {
-        let parts: Vec<String> = self.0.iter().map(|(name, kind)| format!("{}={}", encode(name), kind.name())).collect();
+        let parts: Vec<String> =
+            self.0.iter().map(|(name, kind)| format!("{}={}", encode(name), kind.name())).collect();
         parts.join(",")
     }
 
@@ -116,13 +117,13 @@ pub(super) struct Column {
 /// Installed sets are kept: some pod may rely on them. One whose columns are gone or have another type announces nothing any
 /// more but every row, and goes. Of those wanted, the ones that can't be had come back as reasons.
 pub(super) fn settle(
-    wanted: &[Vec<String>],
+    wanted: &[Vec<Box<str>>],
     installed: &BTreeSet<KeyColumns>,
     columns: &[Column],
 ) -> (BTreeSet<KeyColumns>, Vec<String>) {
     let mut settled = BTreeSet::new();
     let mut reasons = Vec::new();
-    let kept = installed.iter().map(|set| (set.names().map(str::to_owned).collect::<Vec<_>>(), false));
+    let kept = installed.iter().map(|set| (set.names().map(Box::from).collect::<Vec<Box<str>>>(), false));
     for (mut names, is_wanted) in wanted.iter().cloned().map(|names| (names, true)).chain(kept) {
         names.sort();
         names.dedup();
@@ -138,17 +139,17 @@ pub(super) fn settle(
     (settled, reasons)
 }
 
-fn resolve(names: &[String], columns: &[Column]) -> Result<KeyColumns, String> {
-    let column = |name: &String| {
-        let column = columns.iter().find(|c| c.name == *name).ok_or_else(|| format!("there is no column {name}"))?;
+fn resolve(names: &[Box<str>], columns: &[Column]) -> Result<KeyColumns, String> {
+    let column = |name: &str| {
+        let column = columns.iter().find(|c| c.name == name).ok_or_else(|| format!("there is no column {name}"))?;
         let kind = KeyType::from_oid(column.type_oid)
             .ok_or_else(|| format!("column {name}: equal values of its type may differ in text"))?;
         if kind.is_free_text() && !column.deterministic {
             return Err(format!("column {name}: its collation calls different texts equal"));
         }
-        Ok((name.clone(), kind))
+        Ok((name.to_owned(), kind))
     };
-    names.iter().map(column).collect::<Result<_, _>>().map(KeyColumns)
+    names.iter().map(|name| column(name)).collect::<Result<_, _>>().map(KeyColumns)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! what a managed service has in its place. They are never needed, since pods watch the schema's fingerprint; with them a
 //! change is heard of as a write is.
 
+use std::fmt::Write as _;
+
 use tokio_postgres::{Client, Error};
 
 /// Name, event and function.
@@ -38,8 +40,8 @@ pub(super) async fn missing(client: &Client) -> Result<Option<String>, Error> {
 pub(super) fn install() -> String {
     let mut sql = drop_statements();
     for (name, event, function) in EVENT_TRIGGERS {
-        sql.push_str(&format!("CREATE EVENT TRIGGER {name} ON {event} EXECUTE FUNCTION seawall.{function}();\n"));
-        sql.push_str(&format!("ALTER EVENT TRIGGER {name} ENABLE ALWAYS;\n"));
+        let _ = writeln!(sql, "CREATE EVENT TRIGGER {name} ON {event} EXECUTE FUNCTION seawall.{function}();");
+        let _ = writeln!(sql, "ALTER EVENT TRIGGER {name} ENABLE ALWAYS;");
     }
     sql.push_str("SELECT seawall.announce(ARRAY['*']);\n");
     sql
@@ -47,7 +49,8 @@ pub(super) fn install() -> String {
 
 /// Drops what is there of them.
 pub(super) fn drop_statements() -> String {
-    EVENT_TRIGGERS.iter().map(|(name, ..)| format!("DROP EVENT TRIGGER IF EXISTS {name};\n")).collect()
+    let drop = |name: &str| ["DROP EVENT TRIGGER IF EXISTS ", name, ";\n"].concat();
+    EVENT_TRIGGERS.iter().map(|(name, ..)| drop(name)).collect()
 }
 
 /// Those that are there, of whatever function.

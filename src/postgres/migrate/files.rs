@@ -52,7 +52,9 @@ pub(super) type Applied = Vec<(i32, String)>;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
     /// A later program was here.
-    #[error("schema seawall is at version {found}, and this program knows up to {known}: use the one that made it, or later")]
+    #[error(
+        "schema seawall is at version {found}, and this program knows up to {known}: use the one that made it, or later"
+    )]
     Newer {
         /// In the database.
         found: i32,
@@ -60,7 +62,9 @@ pub enum Unknown {
         known: i32,
     },
     /// Another text was applied under this number, or one was left out.
-    #[error("version {0} of schema seawall was made from another text than this program's: uninstall it and migrate again")]
+    #[error(
+        "version {0} of schema seawall was made from another text than this program's: uninstall it and migrate again"
+    )]
     Other(i32),
 }
 

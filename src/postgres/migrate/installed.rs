@@ -88,7 +88,8 @@ pub(in crate::postgres) async fn installed(
 
 /// `pg_trigger.tgargs`: each argument ends with a zero byte.
 fn split(bytes: &[u8]) -> Vec<String> {
-    let mut parts: Vec<String> = bytes.split(|b| *b == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect();
+    let mut parts: Vec<String> =
+        bytes.split(|b| *b == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect();
     parts.pop();
     parts
 }
@@ -96,7 +97,8 @@ fn split(bytes: &[u8]) -> Vec<String> {
 fn judge(relation: u32, table: Table) -> Installed {
     let Table { schema, name, subscribed, triggers } = table;
     let tag = triggers.iter().find_map(|t| t.arguments.first()).cloned().unwrap_or_default();
-    let sets = |trigger: &Trigger| trigger.arguments.iter().skip(1).filter_map(|a| KeyColumns::from_argument(a)).collect();
+    let sets =
+        |trigger: &Trigger| trigger.arguments.iter().skip(1).filter_map(|a| KeyColumns::from_argument(a)).collect();
     let columns: BTreeSet<KeyColumns> = triggers.first().map(sets).unwrap_or_default();
     let written = function::written(&columns).name;
     let mut gaps = Vec::new();
@@ -116,7 +118,15 @@ fn judge(relation: u32, table: Table) -> Installed {
             gaps.push(format!("trigger {} announces something else than the others", trigger.name));
         }
     }
-    Installed { relation, schema, name, tag, columns, gaps, triggers: triggers.iter().map(|t| t.name.clone()).collect() }
+    Installed {
+        relation,
+        schema,
+        name,
+        tag,
+        columns,
+        gaps,
+        triggers: triggers.iter().map(|t| t.name.clone()).collect(),
+    }
 }
 
 fn gap(trigger: &Trigger, kind: i16, function: &str, enabled: &str) -> Option<String> {
@@ -178,7 +188,10 @@ mod tests {
         assert_eq!(with(&|t| t[0].enabled = "D".into()), "trigger seawall_insert is disabled");
         assert_eq!(with(&|t| t[0].enabled = "O".into()), "trigger seawall_insert doesn't fire in every session");
         assert_eq!(with(&|t| t[0].kind = 8), "trigger seawall_insert fires for something else");
-        assert_eq!(with(&|t| t[2].function = "written_0".into()), "trigger seawall_delete has another version's function");
+        assert_eq!(
+            with(&|t| t[2].function = "written_0".into()),
+            "trigger seawall_delete has another version's function"
+        );
         assert!(with(&|t| t[3].arguments[0] = "shop.goods".into()).contains("something else than the others"));
         assert!(with(&|t| drop(t[1].arguments.pop())).contains("something else than the others"));
         assert!(gaps(true, complete()).contains("subscription"));

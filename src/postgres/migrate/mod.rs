@@ -30,10 +30,10 @@ use tokio_postgres::error::SqlState;
 use super::connect::Connector;
 use super::failure;
 use super::settings::Settings;
+use crate::catalog::verdict::Wanted;
 
 pub use definitions::Definitions;
 pub use files::{MIGRATIONS, Migration, Unknown};
-pub use triggers::Wanted;
 pub use uninstall::{uninstall, uninstall_script};
 
 use session::Migrating;
@@ -49,7 +49,9 @@ pub enum MigrateError {
     #[error("another migration of this database runs and doesn't end: {0}")]
     Turn(String),
     /// Schema `seawall` belongs to another role.
-    #[error("schema seawall belongs to role {0}: set postgres.migrate_url to that role, or to one that is a member of it")]
+    #[error(
+        "schema seawall belongs to role {0}: set postgres.migrate_url to that role, or to one that is a member of it"
+    )]
     Owner(String),
     /// Schema `seawall` is something else's.
     #[error("there is a schema seawall with other things in it: rename it")]
@@ -196,7 +198,7 @@ async fn plans(migrating: &Migrating, wanted: &[Wanted], report: &mut Report) ->
     let replacing = if in_place { Replacing::InPlace } else { Replacing::ByDropping };
     let mut plans = Vec::new();
     for wanted in wanted {
-        let (relation, name) = (wanted.relation, wanted.sql_name());
+        let (relation, name) = (wanted.relation, triggers::sql_name(wanted));
         let table = tables.get(&relation);
         let reason = triggers::refusal(wanted, table);
         let (Some(table), None) = (table, &reason) else {

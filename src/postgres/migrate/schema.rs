@@ -1,5 +1,7 @@
 //! The schema itself: what of it is there, what is missing, and who may use it.
 
+use std::fmt::Write as _;
+
 use tokio_postgres::{Client, Error};
 
 use super::MigrateError;
@@ -26,6 +28,7 @@ const GRANTS: &[(&str, &str)] = &[
         "has_function_privilege($1, 'seawall.invalidate(text[])', 'EXECUTE')",
         "EXECUTE ON FUNCTION seawall.invalidate(text[])",
     ),
+    ("has_function_privilege($1, 'seawall.canary(text)', 'EXECUTE')", "EXECUTE ON FUNCTION seawall.canary(text)"),
     ("has_function_privilege($1, 'seawall.token()', 'EXECUTE')", "EXECUTE ON FUNCTION seawall.token()"),
 ];
 
@@ -51,7 +54,8 @@ pub(super) async fn pending(client: &Client) -> Result<&'static [Migration], Mig
     if !recorded {
         return if occupied { Err(MigrateError::Occupied) } else { Ok(files::MIGRATIONS) };
     }
-    let rows = client.query("SELECT version, checksum FROM seawall.migration ORDER BY version", &[]).await.map_err(read)?;
+    let rows =
+        client.query("SELECT version, checksum FROM seawall.migration ORDER BY version", &[]).await.map_err(read)?;
     let applied: Result<Applied, Error> = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect();
     Ok(files::pending(&applied.map_err(read)?)?)
 }
@@ -66,7 +70,7 @@ pub(super) async fn missing_grants(client: &Client, role: &str, incomplete: bool
                 continue;
             }
         }
-        sql.push_str(&format!("GRANT {grant} TO {};\n", identifier(role)));
+        let _ = writeln!(sql, "GRANT {grant} TO {};", identifier(role));
     }
     Ok(sql)
 }

@@ -125,7 +125,9 @@ impl Migrating {
                 Refused::Failed(why) => return Err(why),
                 Refused::Locked(by) if tried == TRIES => {
                     let seconds = LOCK_TIMEOUT.as_secs();
-                    return Err(format!("its lock could not be had in {TRIES} tries of {seconds} s; it waited for {by}"));
+                    return Err(format!(
+                        "its lock could not be had in {TRIES} tries of {seconds} s; it waited for {by}"
+                    ));
                 }
                 Refused::Locked(by) => {
                     tracing::info!(relation, tried, by, "a lock is held by others; trying again");

@@ -10,25 +10,11 @@ use std::fmt::Write as _;
 use super::columns::{self, Column};
 use super::function::{self, identifier, literal};
 use super::installed::{Installed, STATEMENT_TRIGGERS};
+use crate::catalog::verdict::Wanted;
 
-/// A table that queries depend on, and what its rows should be announced by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Its oid; what has it now must still be called `schema.name`.
-    pub relation: u32,
-    /// Its schema.
-    pub schema: String,
-    /// Its name.
-    pub name: String,
-    /// Sets of columns that queries select rows by, each sorted.
-    pub columns: Vec<Vec<String>>,
-}
-
-impl Wanted {
-    /// As it is written in SQL and in messages.
-    pub(super) fn sql_name(&self) -> String {
-        format!("{}.{}", identifier(&self.schema), identifier(&self.name))
-    }
+/// As it is written in SQL and in messages.
+pub(super) fn sql_name(wanted: &Wanted) -> String {
+    format!("{}.{}", identifier(&wanted.schema), identifier(&wanted.name))
 }
 
 /// A table as the catalog has it.
@@ -74,7 +60,7 @@ pub(super) fn refusal(wanted: &Wanted, table: Option<&Table>) -> Option<String> 
     let why = match &*table.kind {
         "r" | "p" if table.is_ours => "it is one of Seawall's own",
         "r" | "p" if table.persistence == "t" => "it is temporary",
-        "r" | "p" if (&table.schema, &table.name) != (&wanted.schema, &wanted.name) => {
+        "r" | "p" if (&*table.schema, &*table.name) != (&*wanted.schema, &*wanted.name) => {
             return Some(format!("it is called {}.{} by now; run this again", table.schema, table.name));
         }
         "r" | "p" => return None,
@@ -108,7 +94,7 @@ pub(super) fn step(
     // Where a row trigger is, it stays: the subscription may only be away for a moment.
     let row = installed.and_then(|i| i.triggers.iter().find(|name| name.starts_with("seawall_row_")).cloned());
     let row = row.or_else(|| needs_row.then(|| format!("seawall_row_{}", wanted.relation)));
-    let name = wanted.sql_name();
+    let name = sql_name(wanted);
     let drops = replacing == Replacing::ByDropping && installed.is_some();
     let mode = if drops { "ACCESS EXCLUSIVE" } else { "SHARE ROW EXCLUSIVE" };
     let lock = format!("LOCK TABLE ONLY {name} IN {mode} MODE;\n");
@@ -222,7 +208,10 @@ mod tests {
     #[test]
     fn a_server_that_can_not_replace_drops_under_a_lock_that_allows_it() {
         let (lock, text) = change(Some(&installed("shop.old")), Replacing::ByDropping);
-        assert!(lock.contains("ACCESS EXCLUSIVE") && text.contains("DROP TRIGGER IF EXISTS seawall_insert"), "{lock}{text}");
+        assert!(
+            lock.contains("ACCESS EXCLUSIVE") && text.contains("DROP TRIGGER IF EXISTS seawall_insert"),
+            "{lock}{text}"
+        );
         assert!(!text.contains("OR REPLACE TRIGGER"), "{text}");
         let (lock, _) = change(None, Replacing::ByDropping);
         assert!(lock.contains("SHARE ROW EXCLUSIVE"), "{lock}");

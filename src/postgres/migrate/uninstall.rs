@@ -57,8 +57,11 @@ pub async fn uninstall_script(settings: &Settings) -> Result<String, MigrateErro
 fn drop_triggers(table: &Installed) -> (String, String, String) {
     let name = format!("{}.{}", identifier(&table.schema), identifier(&table.name));
     let lock = format!("LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE;\n");
-    let drops: String =
-        table.triggers.iter().map(|trigger| format!("DROP TRIGGER {} ON {name};\n", identifier(trigger))).collect();
+    let drops: String = table
+        .triggers
+        .iter()
+        .flat_map(|trigger| ["DROP TRIGGER ", &identifier(trigger), " ON ", &name, ";\n"].map(str::to_owned))
+        .collect();
     (name, lock, drops)
 }
 

@@ -48,6 +48,11 @@ fn cluster() -> &'static Embedded {
     })
 }
 
+/// The URL of a database of the cluster, as superuser.
+pub fn url(database: &str) -> String {
+    cluster().url(database)
+}
+
 /// A connection whose traffic runs in a task of its own.
 pub async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");

@@ -5,12 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seawall::app::{App, Listeners};
+use seawall::app::{App, Listeners, postgres_settings};
+use seawall::catalog::Catalog;
 use seawall::config::{Config, Database};
 use seawall::http::listener::{self, Limits};
+use seawall::postgres::{Postgres, migrate};
 use seawall::readthrough::Readthrough;
+use seawall::stamp::Snapshot;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 /// A running service. Dropped, it stops at once.
 pub struct TestService {
@@ -35,6 +39,9 @@ pub fn plan(url: &str, toml: &str) -> Plan {
     } else {
         format!("[postgres]\nurl = \"{url}\"\n{text}")
     };
+    // Events are what some tests are about; the others are spared the stream.
+    let text =
+        if text.contains("[invalidation]") { text } else { format!("{text}[invalidation]\nsource = \"none\"\n") };
     let config = Config::parse(&text, Path::new("."), Database::Configured, &|_| None)
         .unwrap_or_else(|problems| panic!("the test's configuration:\n{problems}"));
     Plan { config, limits: None }
@@ -68,7 +75,29 @@ impl Plan {
     }
 }
 
+/// Installs schema `seawall` and the triggers that `plan`'s queries need.
+pub async fn migrate(plan: &Plan) {
+    let url = plan.config.postgres.url.as_ref().expect("given").expose();
+    let settings = postgres_settings(&plan.config, url);
+    let postgres = Postgres::new(settings.clone(), |_| {}).expect("a URL");
+    let wanted = postgres.wanted(&Catalog::new(plan.config.queries.clone())).await.expect("analysed");
+    let role = migrate::role(&settings).await.expect("connected");
+    let report = migrate::migrate(&settings, &role, &wanted).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(report.left, [], "every table has its triggers");
+}
+
 impl TestService {
+    /// Waits until every write that is visible now has been applied.
+    pub async fn catch_up(&self, client: &Client) {
+        let row = client.query_one("SELECT pg_current_snapshot()::text", &[]).await.expect("a snapshot");
+        let now = Snapshot::parse(row.get(0)).expect("a snapshot");
+        super::eventually::eventually("writes are applied", Duration::from_secs(20), async || {
+            let cursor = self.read.ledger().cursor();
+            if cursor.as_ref().is_some_and(|cursor| cursor.covers(&now)) { Ok(()) } else { Err(format!("{cursor:?}")) }
+        })
+        .await;
+    }
+
     /// Asks for a stop; [`TestService::stopped`] awaits it.
     pub fn stop(&mut self) {
         self.stop.take();

@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use seawall::catalog::verdict::Wanted;
 use seawall::postgres::Settings;
-use seawall::postgres::migrate::{self, Report, Wanted};
+use seawall::postgres::migrate::{self, Report};
 use tokio_postgres::{Client, NoTls};
 
 use server::{Database, Server};
@@ -118,9 +119,11 @@ impl Shop {
         // The log is read as it is on the disk of that transaction: from within it, by a role that may.
         let role = text(client, "SELECT current_user::text").await;
         let reader = self.server.client(&self.database).await.expect("a connection");
-        batch(&reader, &format!("GRANT USAGE ON SCHEMA seawall TO {role}; GRANT SELECT ON seawall.event TO {role}")).await;
+        batch(&reader, &format!("GRANT USAGE ON SCHEMA seawall TO {role}; GRANT SELECT ON seawall.event TO {role}"))
+            .await;
         let rows = client.query("SELECT tag FROM seawall.event WHERE xid::text = $1", &[&xid]).await.expect("the log");
-        batch(&reader, &format!("REVOKE ALL ON seawall.event FROM {role}; REVOKE ALL ON SCHEMA seawall FROM {role}")).await;
+        batch(&reader, &format!("REVOKE ALL ON seawall.event FROM {role}; REVOKE ALL ON SCHEMA seawall FROM {role}"))
+            .await;
         rows.iter().map(|row| row.get(0)).collect()
     }
 
@@ -146,7 +149,7 @@ pub async fn wanted(client: &Client, schema: &str, table: &str, columns: &[&[&st
     let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = $1 AND c.relname = $2";
     let relation = client.query_one(sql, &[&schema, &table]).await.expect("the table is there").get(0);
-    let columns = columns.iter().map(|set| set.iter().map(|name| (*name).to_owned()).collect()).collect();
+    let columns = columns.iter().map(|set| set.iter().map(|name| (*name).into()).collect()).collect();
     Wanted { relation, schema: schema.into(), name: table.into(), columns }
 }
 

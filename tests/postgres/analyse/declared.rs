@@ -30,10 +30,8 @@ async fn several_tables_each_have_their_rows() {
 #[tokio::test]
 async fn a_table_that_is_not_there_is_ttl_only_until_it_is() {
     let bench = Bench::new("CREATE TABLE a (id int)").await;
-    let later = Depends {
-        relation: RelationName { schema: Some("public".into()), name: "La ter".into() },
-        rows: Rows::Whole,
-    };
+    let later =
+        Depends { relation: RelationName { schema: Some("public".into()), name: "La ter".into() }, rows: Rows::Whole };
     let declaration = Declaration { depends: Some(vec![later]), ..stated("q", "SELECT id FROM a", &[]) };
     let (verdicts, analysed) = bench.all(vec![declaration.clone()]).await;
     unkept_for(&verdicts[0], "depends names public.La ter, and there is no such table");

@@ -18,11 +18,12 @@ const SCHEMA: &str = "CREATE SCHEMA shop; CREATE TYPE shop.size AS ENUM ('s', 'l
      CREATE POLICY theirs ON shop.p1 TO fingerprint_group USING (true)";
 
 async fn bench(adapted: &str) -> (Bench, seawall::postgres::Analysed) {
-    let bench = Bench::new(SCHEMA.replace("fingerprint_", &format!("fingerprint_{}_", fastrand::u64(..))).as_str()).await;
+    let bench =
+        Bench::new(SCHEMA.replace("fingerprint_", &format!("fingerprint_{}_", fastrand::u64(..))).as_str()).await;
     bench.run(adapted).await;
     let mut settings = bench.db.settings();
     settings.search_path = Some("early, shop".into());
-    let bench = bench.over(settings).await;
+    let bench = bench.over(settings);
     let sql = "SELECT v.id, v.size, v.pair, v.f, h.id AS h, p.id AS p FROM v LEFT JOIN held h USING (id) LEFT JOIN p USING (id)";
     let (_, analysed) = bench.all(vec![stated("q", sql, &[])]).await;
     (bench, analysed)

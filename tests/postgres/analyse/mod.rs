@@ -76,7 +76,7 @@ impl Bench {
         self.db.admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    async fn over(self, settings: Settings) -> Self {
+    fn over(self, settings: Settings) -> Self {
         Self { postgres: Postgres::new(settings, |_| {}).expect("usable settings"), ..self }
     }
 
@@ -91,8 +91,8 @@ impl Bench {
             }
         }
         let analysed = self.postgres.analyse_all(&catalog).await.expect("the database answers");
-        let verdict = |name: &Box<str>| catalog.get(name).expect("it is there").verdict().expect("it is judged");
-        (names.iter().map(verdict).collect(), analysed)
+        let verdict = |name: &str| catalog.get(name).expect("it is there").verdict().expect("it is judged");
+        (names.iter().map(|name| verdict(name)).collect(), analysed)
     }
 
     async fn of(&self, declaration: Declaration) -> Verdict {

@@ -35,11 +35,26 @@ impl Writer {
 
     fn condition(&mut self, alias: &str, depth: u32) -> String {
         let plain = [
-            "{a}.k = :k", "{a}.k = :k", "{a}.k = :k", "{a}.n = :n", "{a}.s = :s", ":k = {a}.k", "{a}.k = {a}.n", "{a}.n > 1",
-            "{a}.k IN (:k, :n)", "{a}.k <> :k", "{a}.k BETWEEN :k AND :n", "({a}.k, {a}.n) = (:k, :n)", "{a}.s IS NULL",
-            "{a}.k = (SELECT max(k) FROM t)", "EXISTS (SELECT FROM t x WHERE x.k = :k AND x.n = {a}.n)",
-            "NOT EXISTS (SELECT FROM t x WHERE x.n > {a}.n)", "{a}.k = :k + 1", "{a}.k::text = :s",
-            "{a}.n IN (SELECT n FROM u WHERE k = :k)", "({a}.k = :k) IS NOT FALSE",
+            "{a}.k = :k",
+            "{a}.k = :k",
+            "{a}.k = :k",
+            "{a}.n = :n",
+            "{a}.s = :s",
+            ":k = {a}.k",
+            "{a}.k = {a}.n",
+            "{a}.n > 1",
+            "{a}.k IN (:k, :n)",
+            "{a}.k <> :k",
+            "{a}.k BETWEEN :k AND :n",
+            "({a}.k, {a}.n) = (:k, :n)",
+            "{a}.s IS NULL",
+            "{a}.k = (SELECT max(k) FROM t)",
+            "EXISTS (SELECT FROM t x WHERE x.k = :k AND x.n = {a}.n)",
+            "NOT EXISTS (SELECT FROM t x WHERE x.n > {a}.n)",
+            "{a}.k = :k + 1",
+            "{a}.k::text = :s",
+            "{a}.n IN (SELECT n FROM u WHERE k = :k)",
+            "({a}.k = :k) IS NOT FALSE",
         ];
         match self.rng.u32(..10) {
             0 if depth > 0 => format!("({} OR {})", self.condition(alias, depth - 1), self.condition(alias, depth - 1)),
@@ -59,17 +74,27 @@ impl Writer {
         let (one, other) = (self.source(), self.source());
         let (of_a, of_b) = (self.condition("a", 2), self.condition("b", 1));
         match self.rng.u32(..if depth > 0 { 13 } else { 5 }) {
-            0 => format!("SELECT a.k, count(*) AS n, max(a.n) AS m, min(a.s) AS s FROM {one} a WHERE {of_a} GROUP BY a.k"),
+            0 => format!(
+                "SELECT a.k, count(*) AS n, max(a.n) AS m, min(a.s) AS s FROM {one} a WHERE {of_a} GROUP BY a.k"
+            ),
             1 => {
                 let join = self.pick(&["JOIN", "LEFT JOIN", "FULL JOIN"]);
-                format!("SELECT a.k, b.n, a.n AS m, b.s FROM {one} a {join} {other} b ON a.k = b.k WHERE {of_a} AND {of_b}")
+                format!(
+                    "SELECT a.k, b.n, a.n AS m, b.s FROM {one} a {join} {other} b ON a.k = b.k WHERE {of_a} AND {of_b}"
+                )
             }
             2 => format!("SELECT a.k, a.n, a.id AS m, b.s FROM {one} a, {other} b WHERE {of_a} AND {of_b}"),
             3 => format!("SELECT a.k, a.n, rank() OVER (ORDER BY a.n, a.id) AS m, a.s FROM {one} a WHERE {of_a}"),
             4 => format!("SELECT a.k, a.n, a.id AS m, a.s FROM {one} a WHERE {of_a}"),
-            5 => format!("SELECT DISTINCT ON (a.n) a.k, a.n, a.m, a.s FROM ({}) a WHERE {of_a} ORDER BY a.n, a.k, a.m, a.s", self.select(depth - 1)),
+            5 => format!(
+                "SELECT DISTINCT ON (a.n) a.k, a.n, a.m, a.s FROM ({}) a WHERE {of_a} ORDER BY a.n, a.k, a.m, a.s",
+                self.select(depth - 1)
+            ),
             6 => format!("SELECT a.k, a.n, a.m, a.s FROM ({}) a WHERE {of_a}", self.select(depth - 1)),
-            7 => format!("SELECT a.k, a.n, a.m, a.s FROM ({}) a WHERE {of_a} ORDER BY a.k, a.n, a.m, a.s LIMIT 2", self.select(depth - 1)),
+            7 => format!(
+                "SELECT a.k, a.n, a.m, a.s FROM ({}) a WHERE {of_a} ORDER BY a.k, a.n, a.m, a.s LIMIT 2",
+                self.select(depth - 1)
+            ),
             8 => {
                 let operation = self.pick(&["UNION", "UNION ALL", "EXCEPT", "INTERSECT"]);
                 format!("(({}) {operation} ({}))", self.select(depth - 1), self.select(depth - 1))
@@ -99,7 +124,8 @@ impl Writer {
             let table = self.pick(&["t", "t", "t", "u", "p", "p0", "h"]);
             let rows = self.pick(&["k = :k", "k = :k", "k = :k", "n = :n", "s = :s", "k = :k and n = :n"]);
             // A word of the text, so that there is something to prove.
-            if [format!(" {table} "), " v ".into(), " w ".into(), " m ".into()].iter().any(|word| select.contains(word)) {
+            if [format!(" {table} "), " v ".into(), " w ".into(), " m ".into()].iter().any(|word| select.contains(word))
+            {
                 return (stated(&format!("q{name}"), &sql, &[(table, rows)]), (table, rows));
             }
         }
@@ -136,7 +162,10 @@ fn mutation(table: &str, claim: &str) -> String {
          UPDATE {table} y SET k = x.k, n = x.n, s = x.s FROM (SELECT id, {drawn} FROM {table}) x \
            WHERE x.id = y.id AND {} AND {} AND random() < 0.6; \
          INSERT INTO {table} SELECT x.* FROM (SELECT 1000 + g AS id, {drawn} FROM generate_series(1, 12) g) x WHERE {}",
-        other("y"), other("y"), other("x"), other("x")
+        other("y"),
+        other("y"),
+        other("x"),
+        other("x")
     )
     .expect("a String takes all");
     sql
@@ -144,14 +173,23 @@ fn mutation(table: &str, claim: &str) -> String {
 
 #[tokio::test]
 async fn other_rows_never_change_an_answer_whose_declaration_is_accepted() {
-    let seed = std::env::var("SEAWALL_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed =
+        std::env::var("SEAWALL_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("SEAWALL_TEST_SEED={seed}");
     let bench = Bench::new(TABLES).await;
     for table in ["t", "u", "p0", "p1", "h", "hh"] {
-        let n = if table == "p0" { "mod(g, 2)" } else if table == "p1" { "2 + mod(g, 2)" } else { "mod(g / 3, 4)" };
-        bench.run(&format!(
-            "INSERT INTO {table} SELECT g, mod(g, 4), {n}, nullif(mod(g, 5), 4)::text FROM generate_series(1, 14) g"
-        )).await;
+        let n = if table == "p0" {
+            "mod(g, 2)"
+        } else if table == "p1" {
+            "2 + mod(g, 2)"
+        } else {
+            "mod(g / 3, 4)"
+        };
+        bench
+            .run(&format!(
+                "INSERT INTO {table} SELECT g, mod(g, 4), {n}, nullif(mod(g, 5), 4)::text FROM generate_series(1, 14) g"
+            ))
+            .await;
     }
     let mut writer = Writer { rng: Rng::with_seed(seed) };
     let queries: Vec<(Declaration, Stated)> = (0..QUERIES).map(|name| writer.query(name)).collect();

@@ -28,11 +28,23 @@ async fn every_table_is_found_wherever_it_stands_in_the_text() {
         ("WITH a AS MATERIALIZED (SELECT id FROM shop.products) SELECT * FROM a", vec![p]),
         ("SELECT id FROM shop.products UNION SELECT id FROM shop.categories", vec![c, p]),
         ("SELECT id FROM shop.products EXCEPT SELECT product_id FROM shop.reviews", vec![p, r]),
-        ("SELECT c.id, s.n FROM shop.categories c, LATERAL (SELECT count(*) AS n FROM shop.products p \
-          WHERE p.category = c.id) s", vec![c, p]),
-        ("WITH RECURSIVE a(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM a, shop.reviews WHERE n < 3) SELECT n FROM a", vec![r]),
-        ("SELECT id FROM shop.products ORDER BY (SELECT slug FROM shop.categories c WHERE c.id = category) LIMIT :n", vec![c, p]),
-        ("SELECT exists(SELECT FROM shop.reviews HAVING count(*) > :n) AS many, :n::text AS n, row(1, 2) AS r, :m::bpchar AS m", vec![r]),
+        (
+            "SELECT c.id, s.n FROM shop.categories c, LATERAL (SELECT count(*) AS n FROM shop.products p \
+          WHERE p.category = c.id) s",
+            vec![c, p],
+        ),
+        (
+            "WITH RECURSIVE a(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM a, shop.reviews WHERE n < 3) SELECT n FROM a",
+            vec![r],
+        ),
+        (
+            "SELECT id FROM shop.products ORDER BY (SELECT slug FROM shop.categories c WHERE c.id = category) LIMIT :n",
+            vec![c, p],
+        ),
+        (
+            "SELECT exists(SELECT FROM shop.reviews HAVING count(*) > :n) AS many, :n::text AS n, row(1, 2) AS r, :m::bpchar AS m",
+            vec![r],
+        ),
     ];
     let declarations = cases.iter().enumerate().map(|(i, (sql, _))| stated(&format!("q{i}"), sql, &[])).collect();
     let (verdicts, _) = bench.all(declarations).await;
@@ -70,7 +82,7 @@ async fn quoted_names_and_the_search_path_lead_to_the_same_tables_as_the_query()
     assert_eq!(tables(&bench.one("SELECT id FROM t").await), ["public.t"]);
     let mut settings = bench.db.settings();
     settings.search_path = Some("first, public".into());
-    let bench = bench.over(settings).await;
+    let bench = bench.over(settings);
     assert_eq!(tables(&bench.one("SELECT id FROM t").await), ["first.t"]);
     let declared = bench.of(stated("q", "SELECT id FROM t WHERE id = :id", &[("t", "id = :id")])).await;
     assert_eq!(tables(&declared), ["first.t:id"]);
@@ -105,7 +117,9 @@ async fn policies_bring_the_tables_that_they_ask() {
     assert_eq!(tables(&bench.one("SELECT id FROM t").await), ["public.t"], "the policy is not in force");
     bench.run("ALTER TABLE t ENABLE ROW LEVEL SECURITY").await;
     assert_eq!(tables(&bench.one("SELECT id FROM t").await), ["public.members", "public.t"]);
-    bench.run("CREATE VIEW v AS SELECT id FROM t; CREATE POLICY late ON t USING (id < extract(epoch FROM now()))").await;
+    bench
+        .run("CREATE VIEW v AS SELECT id FROM t; CREATE POLICY late ON t USING (id < extract(epoch FROM now()))")
+        .await;
     let verdict = bench.one("SELECT id FROM v").await;
     unkept_for(&verdict, "now()");
 }
@@ -135,9 +149,14 @@ async fn what_announces_nothing_is_ttl_only() {
 async fn without_the_right_to_temporary_tables_it_is_ttl_only_and_not_broken() {
     let bench = Bench::new("CREATE TABLE t (id int)").await;
     let settings = bench.db.settings_as("untrusted_with_temp").await;
-    bench.run(&format!("REVOKE TEMP ON DATABASE {} FROM PUBLIC; GRANT SELECT ON t TO untrusted_with_temp", bench.db.name)).await;
+    bench
+        .run(&format!(
+            "REVOKE TEMP ON DATABASE {} FROM PUBLIC; GRANT SELECT ON t TO untrusted_with_temp",
+            bench.db.name
+        ))
+        .await;
     let database = bench.db.name.clone();
-    let bench = bench.over(settings).await;
+    let bench = bench.over(settings);
     let grant = format!("GRANT TEMPORARY ON DATABASE \"{database}\" TO \"untrusted_with_temp\"");
     unkept_for(&bench.one("SELECT id FROM t").await, &grant);
     bench.run(&grant).await;

@@ -50,9 +50,15 @@ const ACCEPTED: &[(&str, Stated)] = &[
     ("SELECT a.id FROM p a, p b WHERE a.id = :id AND b.id = :id", ("p", "id = :id")),
     ("SELECT id FROM p WHERE id = :id UNION ALL SELECT small FROM p WHERE id = :id AND active", ("p", "id = :id")),
     ("SELECT id FROM c WHERE EXISTS (SELECT FROM p WHERE id = :id)", ("p", "id = :id")),
-    ("SELECT id FROM p a WHERE id = :id AND NOT EXISTS (SELECT FROM p b WHERE b.id = :id AND b.price > a.price)", ("p", "id = :id")),
+    (
+        "SELECT id FROM p a WHERE id = :id AND NOT EXISTS (SELECT FROM p b WHERE b.id = :id AND b.price > a.price)",
+        ("p", "id = :id"),
+    ),
     ("SELECT (SELECT max(price) FROM p WHERE category = :c) AS m", ("p", "category = :c")),
-    ("SELECT c.id, s.n FROM c, LATERAL (SELECT count(*) AS n FROM p WHERE category = :c AND kind = c.slug) s", ("p", "category = :c")),
+    (
+        "SELECT c.id, s.n FROM c, LATERAL (SELECT count(*) AS n FROM p WHERE category = :c AND kind = c.slug) s",
+        ("p", "category = :c"),
+    ),
     ("SELECT \"P 1\".id FROM p AS \"P 1\" WHERE \"P 1\".id = :id", ("p", "id = :id")),
     ("SELECT id, (SELECT max(id) FROM other.p) AS m FROM p WHERE id = :id", ("public.p", "id = :id")),
     ("SELECT id FROM parts WHERE id = :id", ("parts", "id = :id")),
@@ -66,11 +72,23 @@ const ACCEPTED: &[(&str, Stated)] = &[
 const REFUSED: &[(&str, Stated, &str)] = &[
     ("SELECT name FROM p", ("p", "id = :id"), ""),
     ("SELECT id, (SELECT max(price) FROM p) AS m FROM p WHERE id = :id", ("p", "id = :id"), "without regard to id"),
-    ("SELECT id FROM p WHERE price = (SELECT max(price) FROM p) AND id = :id", ("p", "id = :id"), "without regard to id"),
+    (
+        "SELECT id FROM p WHERE price = (SELECT max(price) FROM p) AND id = :id",
+        ("p", "id = :id"),
+        "without regard to id",
+    ),
     ("SELECT a.id FROM p a JOIN p b ON a.category = b.category WHERE a.id = :id", ("p", "id = :id"), "the"),
-    ("SELECT id FROM p a WHERE id = :id AND NOT EXISTS (SELECT FROM p b WHERE b.price > a.price)", ("p", "id = :id"), "as b reads rows"),
+    (
+        "SELECT id FROM p a WHERE id = :id AND NOT EXISTS (SELECT FROM p b WHERE b.price > a.price)",
+        ("p", "id = :id"),
+        "as b reads rows",
+    ),
     ("SELECT id FROM best WHERE id = :id", ("p", "id = :id"), "without regard to id"),
-    ("SELECT * FROM (SELECT DISTINCT ON (kind) id, kind FROM p ORDER BY kind, price) q WHERE id = :id", ("p", "id = :id"), ""),
+    (
+        "SELECT * FROM (SELECT DISTINCT ON (kind) id, kind FROM p ORDER BY kind, price) q WHERE id = :id",
+        ("p", "id = :id"),
+        "",
+    ),
     ("SELECT * FROM (SELECT id, rank() OVER (ORDER BY price) AS r FROM p) q WHERE id = :id", ("p", "id = :id"), ""),
     ("SELECT * FROM (SELECT id FROM p ORDER BY price LIMIT 3) q WHERE id = :id", ("p", "id = :id"), ""),
     ("SELECT * FROM (SELECT id FROM p OFFSET 0) q WHERE id = :id", ("p", "id = :id"), ""),
@@ -97,7 +115,11 @@ const REFUSED: &[(&str, Stated, &str)] = &[
     ("SELECT p.id FROM p LEFT JOIN c ON p.id = :id", ("p", "id = :id"), ""),
     ("SELECT id FROM p WHERE id = :id UNION SELECT id FROM p", ("p", "id = :id"), ""),
     ("SELECT id FROM p EXCEPT SELECT id FROM p WHERE id = :id", ("p", "id = :id"), ""),
-    ("WITH RECURSIVE t AS (SELECT id FROM p WHERE id = :id UNION SELECT p.category FROM p, t WHERE p.id = t.id) SELECT id FROM t", ("p", "id = :id"), ""),
+    (
+        "WITH RECURSIVE t AS (SELECT id FROM p WHERE id = :id UNION SELECT p.category FROM p, t WHERE p.id = t.id) SELECT id FROM t",
+        ("p", "id = :id"),
+        "",
+    ),
     ("SELECT id FROM p TABLESAMPLE bernoulli (50) REPEATABLE (1) WHERE id = :id", ("p", "id = :id"), "where they lie"),
     ("SELECT c.id FROM c LEFT JOIN p ON p.id = c.id WHERE c.slug = :s", ("p", "id = :s"), "family of types"),
     ("SELECT c.id FROM c LEFT JOIN p ON p.id = c.id WHERE c.id = :id", ("p", "id = :id"), "no scan"),
@@ -125,7 +147,11 @@ const REFUSED: &[(&str, Stated, &str)] = &[
     ("SELECT id FROM vv WHERE id = :id", ("v", "id = :id"), "a view"),
     ("SELECT id FROM p WHERE id = :id", ("c", "id = :id"), "does not read it"),
     ("SELECT id FROM parts WHERE n = 1 AND :r::text = 'eu'", ("parts", "region = :r"), "without regard to region"),
-    ("SELECT id FROM parts WHERE id = :id UNION ALL SELECT id FROM rest0", ("parts", "id = :id"), "without regard to id"),
+    (
+        "SELECT id FROM parts WHERE id = :id UNION ALL SELECT id FROM rest0",
+        ("parts", "id = :id"),
+        "without regard to id",
+    ),
     ("SELECT id FROM base WHERE id = :id UNION ALL SELECT id FROM heir", ("base", "id = :id"), "without regard to id"),
 ];
 
@@ -137,7 +163,8 @@ async fn a_declaration_that_every_scan_bears_out_is_believed() {
     let (verdicts, _) = bench.all(declarations).await;
     let mut wrong = vec![];
     for ((sql, (table, rows)), verdict) in ACCEPTED.iter().zip(&verdicts) {
-        let mut columns: Vec<&str> = rows.split(" and ").map(|part| part.split(" =").next().expect("a column")).collect();
+        let mut columns: Vec<&str> =
+            rows.split(" and ").map(|part| part.split(" =").next().expect("a column")).collect();
         columns.sort_unstable();
         let table = if table.contains('.') { (*table).to_owned() } else { format!("public.{table}") };
         if !tables(verdict).contains(&format!("{table}:{}", columns.join(","))) {
@@ -151,9 +178,12 @@ async fn a_declaration_that_every_scan_bears_out_is_believed() {
 async fn any_other_is_the_whole_table_and_says_why() {
     let bench = Bench::new(TABLES).await;
     // A parameter that the text doesn't use can't be declared.
-    let cases: Vec<_> = REFUSED.iter().filter(|(sql, (_, rows), _)| {
-        rows.split(" and ").all(|part| sql.contains(part.split("= ").nth(1).expect("a parameter")))
-    }).collect();
+    let cases: Vec<_> = REFUSED
+        .iter()
+        .filter(|(sql, (_, rows), _)| {
+            rows.split(" and ").all(|part| sql.contains(part.split("= ").nth(1).expect("a parameter")))
+        })
+        .collect();
     assert_eq!(cases.len(), REFUSED.len() - 1);
     let declarations =
         cases.iter().enumerate().map(|(i, (sql, rows, _))| stated(&format!("q{i}"), sql, &[*rows])).collect();

@@ -148,6 +148,7 @@ impl Server {
     }
 
     /// Ends it without a clean shutdown: what comes next is crash recovery.
+    #[allow(dead_code, reason = "not every test binary that has this harness needs it")]
     pub fn crash(&self) {
         let child = self.running.lock().expect("not poisoned").take();
         let mut child = child.expect("it runs");
@@ -156,6 +157,7 @@ impl Server {
     }
 
     /// A standby that follows it, when it has caught up.
+    #[allow(dead_code, reason = "not every test binary that has this harness needs it")]
     pub async fn standby(&self) -> Self {
         let standby = Self::launch(&[], |standby| {
             fs::remove_dir_all(&standby.dir).expect("it is ours");

@@ -1,0 +1,369 @@
+//! The event stream: what is announced in the log reaches the ledger, and what nobody announces is found out.
+//!
+//! # Map
+//!
+//! - `listener` is the session on which everything is read; `poll` the statement.
+//! - `upkeep` writes: the epoch, pruning, canaries, invalidations by hand.
+//! - `schema` keeps the queries' verdicts true of the schema that polls see.
+//! - here: when what is done.
+//!
+//! # What it guarantees
+//!
+//! One poll is in flight at a time, on one session; its moment is taken before it is handed to the socket, and its result is
+//! applied to the cursor that it was asked with. After a lost connection the log is read on from the cursor, so nothing is
+//! missed and nothing is flushed. Nobody relies on this task being alive: readers go by the moment of the last applied poll.
+//!
+//! # Notifications
+//!
+//! An empty payload says that there is something in the log. Any other is an invalidation by somebody else's trigger, and
+//! isn't in the log: it is in force from the next poll's snapshot on, taken after it arrived. Those that were sent while
+//! nobody listened are lost, so a stream that has heard one flushes when it comes back (R5).
+
+mod listener;
+mod poll;
+mod schema;
+mod upkeep;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::Postgres;
+use super::connect::Connector;
+use super::lineage::READS_EPOCH;
+use super::settings::{Settings, SettingsError};
+use crate::catalog::InForce;
+use crate::clock::Moment;
+use crate::ledger::{Applied, Payload};
+use crate::readthrough::origin::OriginState;
+use crate::readthrough::{Readthrough, StreamState};
+use crate::stamp::{Snapshot, Stamp};
+use crate::telemetry::metrics::{Announced, Flush};
+
+use listener::Listener;
+use poll::{Brought, Look, Poller};
+use schema::Schema;
+pub(super) use upkeep::Upkeep;
+
+/// How events are read.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// `LISTEN`s on it.
+    pub channel: String,
+    /// How long events are kept.
+    pub retention: Duration,
+    /// From one poll's start to the next's.
+    pub poll_interval: Duration,
+}
+
+/// A poll that takes longer is given up with its connection, and never longer than half of the shortest `max_lag`.
+const POLL_WITHIN: Duration = Duration::from_secs(1);
+
+/// Between two looks for a schema that isn't there: `seawall migrate` takes effect without a restart.
+const LOOK_FOR_SCHEMA: Duration = Duration::from_secs(5);
+
+/// A first pause; it doubles up to `reconnect_max`.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Between two canaries.
+const CANARY: Duration = Duration::from_secs(1);
+
+/// Snapshots kept for pruning: with as many, the log is pruned to within a tenth of the retention.
+const KEPT: u32 = 10;
+
+/// Why the stream does not run.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    state: StreamState,
+}
+
+impl Trouble {
+    fn away(why: String) -> Self {
+        Self { state: StreamState::Away(why) }
+    }
+
+    fn standby(why: String) -> Self {
+        Self { state: StreamState::Standby(why) }
+    }
+
+    fn nonsense(why: String) -> Self {
+        Self { state: StreamState::Away(why) }
+    }
+
+    /// In a sentence.
+    pub(super) fn reason(&self) -> &str {
+        self.state.reason().unwrap_or_default()
+    }
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::away(super::failure::text(&error))
+    }
+}
+
+/// What a follower owns across connections.
+struct Follower {
+    postgres: Arc<Postgres>,
+    read: Arc<Readthrough>,
+    connector: Connector,
+    connect_within: Duration,
+    settings: StreamSettings,
+    schema: Schema,
+    /// Of this process, as its canaries are called.
+    pod: String,
+    /// When the canary that is under way was sent.
+    canary: Option<Moment>,
+    /// A notification of somebody else's was heard: others may be lost with a connection.
+    heard: bool,
+    /// Snapshots of polls, with their moments and epochs, the oldest first: one as old as the retention is what the log is
+    /// pruned to, while its epoch lasts.
+    taken: VecDeque<(Moment, String, Snapshot)>,
+}
+
+impl Postgres {
+    /// Follows the event log of the database at `listen`, and keeps the ledger of `read` and the verdicts of `catalog`'s
+    /// queries. Never ends; may be dropped at any moment.
+    ///
+    /// # Errors
+    /// `listen` can't be used. A database that is away is no error.
+    pub async fn follow(
+        self: Arc<Self>,
+        listen: Settings,
+        settings: StreamSettings,
+        read: Arc<Readthrough>,
+        catalog: Arc<InForce>,
+    ) -> Result<(), SettingsError> {
+        let connector = Connector::new(&listen)?;
+        let reconnect_max = listen.reconnect_max;
+        read.ledger().expect_stream();
+        let schema = Schema::new(Arc::clone(&self), Arc::clone(&read), catalog);
+        let mut follower = Follower {
+            postgres: self,
+            read,
+            connector,
+            connect_within: listen.connect_timeout * 2,
+            settings,
+            schema,
+            pod: format!("{:032x}", fastrand::u128(..)),
+            canary: None,
+            heard: false,
+            taken: VecDeque::new(),
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let began = Instant::now();
+            let Err(trouble) = follower.follow().await;
+            let went_well = began.elapsed() > reconnect_max;
+            pause = if went_well { FIRST_PAUSE } else { (pause * 2).min(reconnect_max) };
+            let pause = match &trouble.state {
+                StreamState::NoSchema(_) => LOOK_FOR_SCHEMA,
+                _ => pause,
+            };
+            let is_interrupted = !matches!(trouble.state, StreamState::NoSchema(_));
+            if is_interrupted {
+                follower.read.metrics().listener_reconnects.inc();
+            }
+            follower.read.stream_is(trouble.state);
+            let mut origin = follower.postgres.shared.pool.reach().follow();
+            origin.mark_unchanged();
+            sleep(FIRST_PAUSE).await;
+            tokio::select! {
+                () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                // A fill or a probe has reached the database: who follows it need not wait any longer.
+                () = came_back(&mut origin), if is_interrupted => {}
+            }
+        }
+    }
+}
+
+/// Resolves when the database is reached that was not. Cancel safe.
+async fn came_back(origin: &mut watch::Receiver<OriginState>) {
+    while origin.changed().await.is_ok() {
+        if *origin.borrow_and_update() == OriginState::Up {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// It only ends with trouble.
+enum Never {}
+
+impl Follower {
+    /// One connection's life.
+    async fn follow(&mut self) -> Result<Never, Trouble> {
+        let opening = async {
+            let listener = Listener::open(&self.connector, &self.settings.channel).await?;
+            let readable: bool = listener.client.query_one(READS_EPOCH, &[]).await?.try_get(0)?;
+            let poller = if readable { Some(Poller::prepare(&listener.client).await?) } else { None };
+            Ok::<_, Trouble>((listener, poller))
+        };
+        let Ok(opened) = timeout(self.connect_within, opening).await else {
+            return Err(Trouble::away("connecting took too long".into()));
+        };
+        let (mut listener, poller) = opened?;
+        let Some(poller) = poller else {
+            self.postgres.shared.reads_epoch.store(false, Ordering::Release);
+            self.read.ledger().forgo_stream();
+            self.schema.forget();
+            return Err(Trouble {
+                state: StreamState::NoSchema(
+                    "there is no schema seawall that this role may read: run seawall migrate".into(),
+                ),
+            });
+        };
+        self.postgres.shared.reads_epoch.store(true, Ordering::Release);
+        self.read.ledger().expect_stream();
+        self.schema.begin();
+        let mut flush = self.heard.then_some(Flush::NotifyLost);
+        let mut rung: Vec<Box<str>> = vec![];
+        let mut canary_due = Instant::now();
+        loop {
+            let began = Instant::now();
+            rung.extend(listener.arrived());
+            if listener.has_lost() {
+                flush = Some(Flush::NotifyLost);
+            }
+            let mut polled = self.poll(&listener, &poller).await?;
+            if polled.is_none() {
+                // A crash or a promotion has emptied the log and the epoch with it; in recovery this does nothing.
+                self.postgres.shared.upkeep.reseed().await?;
+                polled = self.poll(&listener, &poller).await?;
+            }
+            let stamp = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
+            self.notified(&stamp, &std::mem::take(&mut rung));
+            if let Some(reason) = flush.take() {
+                self.flush(&stamp, reason);
+            }
+            if began >= canary_due {
+                self.write();
+                canary_due = began + CANARY;
+            }
+            // At least as long as the poll took, so that a slow database isn't asked without pause.
+            let next = began + self.settings.poll_interval.max(began.elapsed() * 2);
+            tokio::select! {
+                () = sleep_until(next) => {}
+                payload = listener.rung() => rung.push(payload),
+            }
+        }
+    }
+
+    /// Polls once, and applies what came. `None`: the server says no lineage.
+    async fn poll(&mut self, listener: &Listener, poller: &Poller) -> Result<Option<Stamp>, Trouble> {
+        let asked = self.read.ledger().ask();
+        let look = self.schema.look();
+        let looked = look.is_some();
+        let look = look.as_ref().map_or(Look::Log, Look::Schema);
+        let sent = self.read.clock().now();
+        let within = POLL_WITHIN.min(self.schema.max_lag() / 2);
+        let Ok(brought) = timeout(within, poller.poll(&listener.client, &asked, look, sent)).await else {
+            return Err(Trouble::away(format!("a poll took longer than {within:?}")));
+        };
+        let Brought { poll, purged, canaries, marker, epoch, fingerprint } = brought?;
+        let Some(poll) = poll else { return Ok(None) };
+        let stamp = poll.stamp.clone();
+        let events = poll.events.len();
+        let applied = self.read.ledger().apply(&asked, poll);
+        let metrics = self.read.metrics();
+        metrics.announced(Announced::Log, events);
+        match applied {
+            Applied::Events { .. } | Applied::Superseded => {}
+            Applied::Gap => metrics.flushed(Flush::Gap),
+            Applied::Flood => metrics.flushed(Flush::Flood),
+            Applied::NewHistory => {
+                metrics.flushed(Flush::Lineage);
+                tracing::warn!(
+                    lineage = stamp.lineage.as_str(),
+                    "the database is of another history than before (a restart, failover or restore): every entry is refilled"
+                );
+            }
+            Applied::OtherHistory => {
+                return Err(Trouble::standby("its snapshots go back behind what was seen: another history under the same name; a new epoch helps: DELETE FROM seawall.epoch".into()));
+            }
+        }
+        if !purged.is_empty() {
+            self.read.purge(&purged);
+        }
+        if canaries.iter().any(|pod| **pod == *self.pod)
+            && let Some(sent) = self.canary.take()
+        {
+            metrics.invalidation_lag.observe(self.read.clock().now().since(sent).as_secs_f64());
+        }
+        if self.schema.looked(looked, fingerprint) {
+            self.flush(&stamp, Flush::Schema);
+        }
+        self.schema.keep_up();
+        self.remember(&stamp.snapshot, sent, epoch);
+        self.read.stream_is(match marker {
+            Some(marker) if marker == listener.marker() && self.schema.is_settled() => StreamState::Following,
+            Some(marker) if marker == listener.marker() => StreamState::Starting,
+            _ => StreamState::Pooler("a pooler between here and Postgres gives each statement another connection: set postgres.listen_url to the server itself".into()),
+        });
+        self.read.polled();
+        Ok(Some(stamp))
+    }
+
+    /// What others notified of, all of it before the poll that took `stamp` was sent.
+    fn notified(&mut self, stamp: &Stamp, payloads: &[Box<str>]) {
+        for text in payloads.iter().filter(|text| !text.is_empty()) {
+            self.heard = true;
+            let payload = Payload::parse(text);
+            if payload.malformed > 0 {
+                tracing::debug!(parts = payload.malformed, "a notification has parts that can't be read as they stand");
+            }
+            self.read.metrics().announced(Announced::Notify, payload.tags.len());
+            self.read.ledger().invalidate(stamp, payload.xid, &payload.tags);
+        }
+    }
+
+    fn flush(&self, stamp: &Stamp, reason: Flush) {
+        self.read.ledger().flush(stamp);
+        self.read.metrics().flushed(reason);
+    }
+
+    /// Keeps the snapshot for pruning, and prunes to one that is as old as the retention.
+    fn remember(&mut self, snapshot: &Snapshot, sent: Moment, epoch: Option<String>) {
+        let retention = self.settings.retention;
+        let due = self.taken.back().is_none_or(|(last, ..)| sent.since(*last) >= retention / KEPT);
+        let (true, Some(epoch)) = (due, epoch) else { return };
+        self.taken.push_back((sent, epoch, snapshot.clone()));
+        let mut oldest = None;
+        while self.taken.front().is_some_and(|(taken, ..)| sent.since(*taken) >= retention) {
+            oldest = self.taken.pop_front();
+        }
+        let Some((_, epoch, horizon)) = oldest else { return };
+        let postgres = Arc::clone(&self.postgres);
+        let metrics = Arc::clone(self.read.metrics());
+        // Beside the polls: it may take its time.
+        tokio::spawn(async move {
+            if let Err(trouble) = postgres.shared.upkeep.prune(&epoch, &horizon).await {
+                tracing::debug!(reason = trouble.reason(), "the log was not pruned");
+            }
+            if let Ok(rows) = postgres.shared.upkeep.rows().await {
+                metrics.event_log_rows.set(rows);
+            }
+        });
+    }
+
+    /// Announces this pod's canary, unless the last one is still on its way.
+    fn write(&mut self) {
+        let now = self.read.clock().now();
+        // One that was lost with a connection or a history is given up.
+        if self.canary.is_some_and(|sent| now.since(sent) < CANARY * 10) {
+            return;
+        }
+        self.canary = Some(now);
+        let postgres = Arc::clone(&self.postgres);
+        let pod = self.pod.clone();
+        tokio::spawn(async move {
+            if let Err(trouble) = postgres.shared.upkeep.canary(&pod).await {
+                tracing::debug!(reason = trouble.reason(), "no canary");
+            }
+        });
+    }
+}

@@ -1,0 +1,195 @@
+//! Verdicts that stay true: queries are judged when they can be, and again when a poll sees that a definition has changed.
+//!
+//! A change is in force with the poll that sees it: what was stored before is flushed with that poll's snapshot, and once more
+//! with the next one that looks. (Queries take no locks on functions and types, so a statement's snapshot can see a change
+//! that its backend's caches have missed.) Until every query is judged anew, nothing that is filled is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::catalog::verdict::{Closure, SchemaFingerprint};
+use crate::catalog::{Catalog, InForce};
+use crate::postgres::Postgres;
+use crate::postgres::analyse::Analysed;
+use crate::readthrough::Readthrough;
+use crate::readthrough::origin::OriginError;
+
+/// Where queries ask for nothing shorter.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// After an analysis that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The verdicts and what they rest on.
+pub(super) struct Schema {
+    postgres: Arc<Postgres>,
+    read: Arc<Readthrough>,
+    catalog: Arc<InForce>,
+    present: Option<Present>,
+    analysing: Option<JoinHandle<Result<Present, OriginError>>>,
+    /// Flushed once, and due again at the next look.
+    flush_again: bool,
+    look_at: Instant,
+    retry_at: Instant,
+}
+
+/// What was found out last.
+struct Present {
+    analysed: Analysed,
+    /// The shapes that were judged.
+    shapes: Vec<Option<u64>>,
+}
+
+impl Present {
+    /// What answers rest on: the definitions, and the shapes that were judged. Of a query that had none there is no verdict, so
+    /// what it stored then is not what it would store now.
+    fn basis(&self) -> SchemaFingerprint {
+        let shapes: Vec<u8> = self.shapes.iter().flat_map(|shape| shape.unwrap_or_default().to_le_bytes()).collect();
+        SchemaFingerprint(self.analysed.fingerprint.0 ^ xxhash_rust::xxh3::xxh3_128(&shapes))
+    }
+}
+
+impl Schema {
+    pub(super) fn new(postgres: Arc<Postgres>, read: Arc<Readthrough>, catalog: Arc<InForce>) -> Self {
+        let now = Instant::now();
+        Self {
+            postgres,
+            read,
+            catalog,
+            present: None,
+            analysing: None,
+            flush_again: false,
+            look_at: now,
+            retry_at: now,
+        }
+    }
+
+    /// Whether what can be known of the queries is.
+    pub(super) fn is_settled(&self) -> bool {
+        self.present.is_some()
+    }
+
+    /// The shortest of the queries' `max_lag`.
+    pub(super) fn max_lag(&self) -> Duration {
+        self.catalog.load().iter().map(|query| query.policy().max_lag).min().unwrap_or(LONGEST_PAUSE)
+    }
+
+    /// What the next poll is to look at, if a look is due and there is something to look at.
+    pub(super) fn look(&mut self) -> Option<Closure> {
+        let now = Instant::now();
+        if now < self.look_at {
+            return None;
+        }
+        let closure = self.present.as_ref()?.analysed.closure.clone();
+        self.look_at = now + (self.max_lag() / 2).min(LONGEST_PAUSE);
+        Some(closure)
+    }
+
+    /// What a look has shown; whether everything is to be flushed with the snapshot of its poll.
+    pub(super) fn looked(&mut self, looked: bool, found: Option<SchemaFingerprint>) -> bool {
+        if !looked {
+            return false;
+        }
+        let again = std::mem::take(&mut self.flush_again);
+        let changed = self
+            .present
+            .as_ref()
+            .is_some_and(|present| found.is_some_and(|found| found != present.analysed.fingerprint));
+        if changed {
+            tracing::info!(
+                "a definition that answers rest on has changed: queries are judged again, and every entry is refilled"
+            );
+            self.read.unsettle();
+            self.present = None;
+            self.flush_again = true;
+        }
+        changed || again
+    }
+
+    /// Begins an analysis where one is due, and takes over what one has found out.
+    pub(super) fn keep_up(&mut self) {
+        if self.analysing.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(analysing) = self.analysing.take()
+        {
+            self.take_over(analysing);
+        }
+        let is_known = self.present.as_ref().is_some_and(|present| present.shapes == shapes(&self.catalog.load()));
+        if is_known || self.analysing.is_some() || Instant::now() < self.retry_at {
+            return;
+        }
+        let catalog = self.catalog.load_full();
+        let attempted = *self.postgres.shared.attempted.borrow();
+        if !attempted || shapes(&catalog).iter().all(Option::is_none) {
+            // What is being prepared is judged together.
+            return;
+        }
+        let postgres = Arc::clone(&self.postgres);
+        let reshape = self.flush_again;
+        self.analysing = Some(tokio::spawn(async move {
+            if reshape {
+                postgres.prepare_all(&catalog).await?;
+            }
+            let shapes = shapes(&catalog);
+            postgres.analyse_all(&catalog).await.map(|analysed| Present { analysed, shapes })
+        }));
+    }
+
+    fn take_over(&mut self, analysing: JoinHandle<Result<Present, OriginError>>) {
+        use futures_util::FutureExt as _;
+        match analysing.now_or_never() {
+            Some(Ok(Ok(present))) => {
+                self.read.rest_on(Some(present.basis()));
+                self.present = Some(present);
+                // What changed meanwhile shows at once.
+                self.look_at = Instant::now();
+            }
+            failed => {
+                let reason = match failed {
+                    Some(Ok(Err(error))) => error.to_string(),
+                    _ => "it ended without an outcome".into(),
+                };
+                tracing::warn!(reason, "what queries depend on can't be found out: nothing is kept until it is");
+                self.read.unsettle();
+                self.retry_at = Instant::now() + RETRY;
+            }
+        }
+    }
+
+    /// There is a log to follow: what is kept from here on rests on verdicts, and there are none yet.
+    pub(super) fn begin(&self) {
+        if self.present.is_none() {
+            self.read.unsettle();
+        }
+    }
+
+    /// Nothing is known: queries live by their ttl.
+    pub(super) fn forget(&mut self) {
+        if let Some(analysing) = self.analysing.take() {
+            analysing.abort();
+        }
+        self.withdraw();
+    }
+
+    fn withdraw(&mut self) {
+        self.read.unsettle();
+        self.catalog.load().iter().for_each(|query| query.unjudge());
+        self.present = None;
+        self.read.rest_on(None);
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        if let Some(analysing) = self.analysing.take() {
+            analysing.abort();
+        }
+    }
+}
+
+/// What each query's shape is; `None` for one that has none.
+fn shapes(catalog: &Catalog) -> Vec<Option<u64>> {
+    catalog.iter().map(|query| query.prepared().map(|prepared| prepared.fingerprint)).collect()
+}
