@@ -61,7 +61,7 @@ use ledger::{Bounds, Event, Ledger, Poll, Required, Rows};
 use seawall::clock::Moment;
 use seawall::stamp::{Lineage, Snapshot, Stamp};
 use seawall::tag::Tag;
-use seawall::{clock, stamp, tag};
+use seawall::{clock, sabotage, stamp, tag};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
