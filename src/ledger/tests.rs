@@ -126,6 +126,19 @@ fn a_batch_up_to_the_bound_is_exact_and_one_above_is_a_barrier() {
 }
 
 #[test]
+fn a_list_that_grows_one_by_one_becomes_a_barrier_at_the_same_bound() {
+    let ledger = polled();
+    for claimed in 101..104 {
+        ledger.invalidate(&stamp("110:110:"), Some(claimed), &[tag("t")]);
+    }
+    assert_eq!(ledger.xids(), 3);
+    assert!(certifies(&ledger, "105:109:106", &["t"]), "it has them all");
+    ledger.invalidate(&stamp("110:110:"), Some(104), &[tag("t")]);
+    assert_eq!(ledger.xids(), 0);
+    assert!(!certifies(&ledger, "105:109:106", &["t"]) && certifies(&ledger, "110:110:", &["t"]));
+}
+
+#[test]
 fn a_barrier_is_met_by_what_was_read_after_it_while_an_old_writer_runs_on() {
     let ledger = polled();
     assert_eq!(ledger.invalidate(&stamp("100:108:100"), None, &[tag("t")]), Invalidated::Barred);

@@ -249,7 +249,7 @@ impl Database {
                 self.log.push(Row { xid, tag, place: Some(place), by });
             }
             // A user's own trigger may say again what the log says.
-            if LOGGED.contains(&tag) && xid % 2 == 0 && !running.prepared {
+            if LOGGED.contains(&tag) && xid.is_multiple_of(2) && !running.prepared {
                 notified.push(tag);
             }
         }

@@ -16,7 +16,7 @@ use super::Wrong;
 use super::database::{Database, EVERYTHING, LOGGED, Notice, Read, Row};
 use super::fault::{Certify, Fault};
 use super::tally::Tally;
-use super::told::Told;
+use super::told::{Brought, Told};
 use super::want::Want;
 
 /// An answer: what it was read under, and what it depends on.
@@ -34,16 +34,6 @@ pub struct Asking {
     turn: u64,
     sent: u64,
     brought: Option<Brought>,
-}
-
-/// What it brought.
-struct Brought {
-    read: Read,
-    pruned: Option<u64>,
-    /// Where everything below that had ended.
-    pruned_place: u64,
-    rows: Vec<Row>,
-    more: Rows,
 }
 
 /// An invalidation under way: its notice came, and the snapshot after it is taken.
@@ -138,7 +128,9 @@ impl Pod {
             rows.extend(rng.choice(&rows).copied());
         }
         if fault == Fault::SubtransactionsLogged {
-            rows.iter_mut().for_each(|row| row.xid = row.by);
+            for row in &mut rows {
+                row.xid = row.by;
+            }
         }
         if fault == Fault::EverythingOverlooked {
             rows.retain(|row| row.tag != EVERYTHING);
@@ -155,53 +147,21 @@ impl Pod {
     /// Applies it to both, and holds the outcome against what it must be.
     pub fn apply(&mut self, which: usize, tally: &mut Tally) -> Result<(), Wrong> {
         let Asking { asked, of_twin, turn, sent, brought } = self.asking.swap_remove(which);
-        let Brought { read, pruned, pruned_place, rows, more } = brought.expect("read");
+        let brought = brought.expect("read");
+        let Brought { read, pruned, rows, more, .. } = &brought;
         let event = |row: &Row| Event { tag: self.names[row.tag], xid: row.xid };
         let poll = Poll {
             sent: Moment::from_nanos(sent),
             stamp: read.stamp.clone(),
-            pruned,
+            pruned: *pruned,
             events: rows.iter().map(event).collect(),
-            rows: more,
+            rows: *more,
         };
         let (applied, by_twin) = (self.ledger.apply(&asked, poll.clone()), self.twin.apply(&of_twin, poll));
-        let told = &mut self.told;
-        let expected = if turn != told.turn {
-            Applied::Superseded
-        } else {
-            told.turn += 1;
-            told.polled = told.polled.max(Some(sent));
-            let had_cursor = told.cursor;
-            let same = told.lineage.as_ref() == Some(&read.stamp.lineage);
-            if !same {
-                told.begin_anew(&read.stamp.lineage);
-            }
-            let outcome = match had_cursor {
-                Some(_) if !same => Applied::NewHistory,
-                _ if more == Rows::More => Applied::Flood,
-                Some(cursor) if pruned.is_some() && cursor < pruned_place => Applied::Gap,
-                _ => Applied::Events { tags: 0 },
-            };
-            told.horizon = match (&outcome, had_cursor, pruned) {
-                (Applied::Events { .. }, Some(_), _) => told.horizon,
-                (Applied::Events { .. }, None, Some(_)) => told.horizon.max(pruned_place),
-                _ => told.horizon.max(read.place),
-            };
-            if matches!(outcome, Applied::Events { .. }) {
-                told.running += read.stamp.snapshot.running();
-                for row in &rows {
-                    if let Some(place) = row.place {
-                        told.tell(row.tag, place);
-                        *told.listed.entry(row.tag).or_default() += 1;
-                    }
-                }
-            }
-            told.cursor = Some(read.place);
-            if self.reads_log {
-                self.due.insert(read.stamp.lineage.as_str().to_owned(), read.place);
-            }
-            outcome
-        };
+        let expected = self.told.poll(turn, sent, &brought);
+        if expected != Applied::Superseded && self.reads_log {
+            self.due.insert(read.stamp.lineage.as_str().to_owned(), read.place);
+        }
         let alike = |applied: &Applied| std::mem::discriminant(applied) == std::mem::discriminant(&expected);
         if !alike(&applied) || !alike(&by_twin) {
             return Err(Wrong::Outcome(format!("{applied:?} and {by_twin:?} where {expected:?} was right")));
