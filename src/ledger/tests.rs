@@ -490,20 +490,3 @@ fn r3_across_histories_what_was_required_is_moot_and_a_cold_start_is_joined() {
     apply(&ledger, poll("106:106:", &[(105, "t")]));
     assert!(!ledger.required(&[tag("t")]).sure_of(&first), "sent before anything was known");
 }
-
-#[test]
-fn payloads_are_read_as_they_are_written_and_nothing_is_dropped() {
-    let read = |text: &str| Payload::parse(text);
-    let tags = |names: &[&str]| names.iter().map(|name| tag(name)).collect::<Vec<_>>();
-    assert_eq!(read(""), Payload { tags: vec![], xid: None, malformed: 0 });
-    assert_eq!(read("a:1  b%20c:%C3%BC").tags, tags(&["a:1", "b c:ü"]));
-    assert_eq!(read("shop.products").tags, tags(&["shop.products", "shop.products:*"]), "its rows, too");
-    assert_eq!(read("*").tags, tags(&["*"]));
-    assert_eq!(read("a:1 xid=77"), Payload { tags: tags(&["a:1"]), xid: Some(77), malformed: 0 });
-    for text in ["a:50%", "a:%zz", "a:%4"] {
-        assert_eq!(read(text), Payload { tags: tags(&[text]), xid: None, malformed: 1 }, "taken as it stands");
-    }
-    for text in ["xid=", "xid=+7", "xid=x", "xid=18446744073709551616", "xid=7 xid=8"] {
-        assert_eq!(read(text), Payload { tags: vec![], xid: None, malformed: 1 }, "{text}");
-    }
-}
