@@ -19,19 +19,15 @@ use super::body::{self, Unreadable};
 use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
 use super::pulse::Pulse;
-use super::response::{
-    self, AGE, CACHE_STATUS, MAX_AGE, Response, ResponseBody, SEAWALL_AFTER, SEAWALL_DEBUG, SEAWALL_STAMP,
-};
+use super::response::{self, AGE, CACHE_STATUS, MAX_AGE, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
+use super::strict::is_strict;
 use super::tally::Tally;
 use super::{cache_status, directives, list, pages};
 use crate::cache::entry::{Entry, Freshness};
 use crate::catalog::args::{self, KeyBuf};
-use crate::catalog::policy::Consistency;
 use crate::catalog::{Prepared, RequestCacheControl, Shape};
 use crate::clock::Moment;
-use crate::readthrough::{
-    Answer, Ask, By, Directives, Failed, Led, Look, ReadError, Readthrough, Route, Source, Token, Want,
-};
+use crate::readthrough::{Answer, Ask, By, Directives, Failed, Led, Look, ReadError, Readthrough, Route, Source, Want};
 use crate::stamp::Snapshot;
 use crate::telemetry::metrics::{Fallback, Outcome, Served};
 
@@ -182,29 +178,12 @@ impl Service {
         }))
     }
 
-    /// A request whose answer must be as good as what Postgres would say.
-    fn strictly(self: &Arc<Self>, tally: Tally, asking: Asking, head: bool, headers: HeaderMap) -> Reply {
-        let service = Arc::clone(self);
-        Reply::Later(Box::pin(async move {
-            let asked = Asked::new(tally.route(), head, &headers);
-            service.answer_strictly(tally, &asking, &asked).await
-        }))
+    /// The read path.
+    pub(super) fn read(&self) -> &Arc<Readthrough> {
+        &self.read
     }
 
-    async fn answer_strictly(&self, tally: Tally, asking: &Asking, asked: &Asked<'_>) -> Response {
-        let token = match token(asked.headers) {
-            Ok(token) => token,
-            Err(problem) => return refuse(tally, problem, asked.headers),
-        };
-        match self.read.look_strictly(&asking.ask(tally.route()), token.as_ref()).await {
-            Ok(Look::Answer(answer)) => self.answered(tally, answer, asked),
-            Ok(Look::Withheld) => refuse(tally, withheld(), asked.headers),
-            Ok(Look::Rebuild(want)) => self.wait(tally, asking, want, asked).await,
-            Err(error) => self.failed(tally, &error.into(), asked.headers),
-        }
-    }
-
-    async fn wait(&self, tally: Tally, asking: &Asking, want: Want, asked: &Asked<'_>) -> Response {
+    pub(super) async fn wait(&self, tally: Tally, asking: &Asking, want: Want, asked: &Asked<'_>) -> Response {
         let answer = self.read.read(&asking.ask(tally.route()), want).await;
         match answer {
             Ok(answer) => self.answered(tally, answer, asked),
@@ -212,14 +191,14 @@ impl Service {
         }
     }
 
-    fn answered(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
+    pub(super) fn answered(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
         let (outcome, served) = counted(&answer.source);
         let response = self.represent(answer, asked, self.read.clock().now());
         tally.count(outcome, served);
         response
     }
 
-    fn failed(&self, tally: Tally, failed: &Failed, headers: &HeaderMap) -> Response {
+    pub(super) fn failed(&self, tally: Tally, failed: &Failed, headers: &HeaderMap) -> Response {
         let response = Problem::read(failed, self.read.clock().now()).respond(headers);
         tally.count(refused(&response), Served::Postgres);
         response
@@ -387,15 +366,15 @@ impl Service {
 }
 
 /// What a request asks of the representation.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     head: bool,
-    headers: &'a HeaderMap,
+    pub(super) headers: &'a HeaderMap,
     client_ttl: Duration,
 }
 
 impl<'a> Asked<'a> {
     #[inline]
-    fn new(route: &Route, head: bool, headers: &'a HeaderMap) -> Self {
+    pub(super) fn new(route: &Route, head: bool, headers: &'a HeaderMap) -> Self {
         Self { head, headers, client_ttl: route.query().policy().client_ttl }
     }
 
@@ -415,7 +394,7 @@ impl<'a> Asked<'a> {
 }
 
 /// A question, understood.
-struct Asking {
+pub(super) struct Asking {
     prepared: Arc<Prepared>,
     key: KeyBuf,
     arrived: Moment,
@@ -423,7 +402,7 @@ struct Asking {
 }
 
 impl Asking {
-    fn ask<'a>(&'a self, route: &'a Arc<Route>) -> Ask<'a> {
+    pub(super) fn ask<'a>(&'a self, route: &'a Arc<Route>) -> Ask<'a> {
         Ask { route, prepared: &self.prepared, key: &self.key, arrived: self.arrived, directives: self.directives }
     }
 }
@@ -455,7 +434,7 @@ fn counted(source: &Source) -> (Outcome, Served) {
 }
 
 /// Refuses a request that no statement was run for.
-fn refuse(tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
+pub(super) fn refuse(tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
     let response = problem.respond(headers);
     tally.count(refused(&response), Served::Memory);
     response
@@ -466,24 +445,8 @@ fn refused(response: &Response) -> Outcome {
     if response.status().is_server_error() { Outcome::Error } else { Outcome::Rejected }
 }
 
-/// Whether no stored answer will do that has not been validated since the request came.
-#[inline]
-fn is_strict(route: &Route, directives: &Directives, headers: &HeaderMap) -> bool {
-    route.query().policy().consistency == Consistency::Strict
-        || directives.validate()
-        || headers.contains_key(&SEAWALL_AFTER)
-}
-
-/// What the client has written, if it says so.
-fn token(headers: &HeaderMap) -> Result<Option<Token>, Problem> {
-    let Some(value) = headers.get(&SEAWALL_AFTER) else { return Ok(None) };
-    let token = value.to_str().ok().and_then(Token::parse);
-    let detail = "Seawall-After is neither the id of a transaction nor what seawall.token() gives";
-    token.map(Some).ok_or_else(|| Problem::new(Code::BadRequest, detail))
-}
-
 /// Only what is stored was asked for.
-fn withheld() -> Problem {
+pub(super) fn withheld() -> Problem {
     Problem::new(Code::NotCached, "the request said only-if-cached, and nothing that is stored may be given")
 }
 
