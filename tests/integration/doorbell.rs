@@ -28,7 +28,7 @@ async fn sleepers(client: &Client) -> i64 {
     client.query_one(sql, &[]).await.expect("a count").get(0)
 }
 
-async fn all_asleep(client: &Client, pods: i64) {
+async fn pods_sleeping(client: &Client, pods: i64) {
     eventually("the pods sleep", Duration::from_secs(20), async || match sleepers(client).await {
         n if n == pods => Ok(()),
         n => Err(n),
@@ -83,7 +83,7 @@ async fn no_commit_is_missed_by_pods_that_fall_asleep_and_wake_all_the_time() {
         let rung = service.metric("seawall_doorbells_total{needed=\"true\"}").await;
         assert!(rung >= 1.0, "somebody was woken");
     }
-    all_asleep(&database.client().await, 2).await;
+    pods_sleeping(&database.client().await, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,7 +92,7 @@ async fn who_sleeps_asks_next_to_nothing_and_nobody_is_rung_while_all_are_awake(
     let client = database.client().await;
     migrate(&planned(&database)).await;
     let service = planned(&database).start().await;
-    all_asleep(&client, 1).await;
+    pods_sleeping(&client, 1).await;
     let polls = async || database.statements_like("%AS unseen%").await;
     let before = polls().await;
     client.batch_execute("SELECT pg_sleep(2)").await.expect("a pause");
@@ -106,7 +106,7 @@ async fn who_sleeps_asks_next_to_nothing_and_nobody_is_rung_while_all_are_awake(
     service.catch_up(&client).await;
     let rings = service.metric("seawall_doorbells_total{needed=\"true\"}").await - rung;
     assert!((1.0..=4.0).contains(&rings), "the first of 200 commits wakes it: {rings}");
-    all_asleep(&client, 1).await;
+    pods_sleeping(&client, 1).await;
     assert_eq!(get(service.queries, "/v1/queries/product?id=1").await.status, 200);
 }
 
