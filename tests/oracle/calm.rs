@@ -26,8 +26,6 @@ async fn no_fresh_hit_lacks_a_write_that_the_promise_says_it_has() {
 
     for query in QUERIES {
         let name = query.name;
-        let hits = run.world.tally().queries[name].hits;
-        assert!(hits >= 20, "{name}: {hits} hits are too few to tell");
         let series = format!("seawall_rebuilds_total{{query=\"{name}\",reason=\"invalidated\"}}");
         let refilled = run.pods[0].metric(&series).await;
         assert!(refilled >= 3.0, "{name}: {refilled} refills are too few to tell");

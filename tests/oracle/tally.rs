@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::judge::Label;
+use super::questions::Query;
 
 /// Of one query.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,12 @@ impl Tally {
         } += 1;
         row.lag = row.lag.max(lag);
         row.violations += u64::from(is_wrong);
+    }
+
+    /// The hits of the query that has had fewest.
+    pub fn least_hits(&self, queries: &[&Query]) -> u64 {
+        let hits = |query: &&Query| self.queries.get(query.name).map_or(0, |row| row.hits);
+        queries.iter().map(hits).min().unwrap_or(0)
     }
 
     /// All hits.
