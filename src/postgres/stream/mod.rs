@@ -245,10 +245,13 @@ impl Follower {
         let mut flush = self.heard.then_some(Flush::NotifyLost);
         let mut rung: Vec<Box<str>> = vec![];
         let mut canary_due = Instant::now();
-        let mut rang = false;
         loop {
             let began = Instant::now();
             rung.extend(listener.arrived());
+            let rang = doorbell.sleeps() && rung.iter().any(|payload| payload.is_empty());
+            if rang {
+                doorbell.wake(&listener.client).await?;
+            }
             if listener.has_lost() {
                 flush = Some(Flush::NotifyLost);
             }
@@ -259,7 +262,7 @@ impl Follower {
                 polled = self.poll(&listener, &poller).await?;
             }
             let (stamp, events) = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
-            if std::mem::take(&mut rang) {
+            if rang {
                 self.read.metrics().rung(events > 0);
             }
             let slept = doorbell.sleeps();
@@ -282,11 +285,7 @@ impl Follower {
             let next = earliest.max(began + doorbell.interval(self.interval(), self.schema.max_lag()));
             tokio::select! {
                 () = sleep_until(next) => {}
-                payload = listener.rung() => {
-                    rang = payload.is_empty();
-                    rung.push(payload);
-                    doorbell.wake(&listener.client).await?;
-                }
+                payload = listener.rung() => rung.push(payload),
                 // All who have come by then share it.
                 () = self.read.probe_wanted() => sleep_until(earliest).await,
             }
