@@ -20,6 +20,7 @@ use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
 use super::pulse::Pulse;
 use super::response::{self, AGE, CACHE_STATUS, MAX_AGE, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
+use super::strict::is_strict;
 use super::tally::Tally;
 use super::{cache_status, directives, list, pages};
 use crate::cache::entry::{Entry, Freshness};
@@ -138,6 +139,13 @@ impl Service {
             return self.reject(route, started, Problem::parameters(errors), request.headers());
         }
         let directives = directives_of(route, request.headers());
+        if is_strict(route, &directives, request.headers()) {
+            let (parts, _) = request.into_parts();
+            let (route, prepared) = (Arc::clone(route), Arc::clone(prepared));
+            drop(shape);
+            let asking = Asking { prepared, key, arrived: started, directives };
+            return self.strictly(Tally::new(Arc::clone(&self.read), route, started), asking, head, parts.headers);
+        }
         match self.read.look(&Ask { route, prepared, key: &key, arrived: started, directives }) {
             Look::Answer(answer) => self.at_once(route, answer, &Asked::new(route, head, request.headers()), started),
             Look::Withheld => self.reject(route, started, withheld(), request.headers()),
@@ -170,7 +178,12 @@ impl Service {
         }))
     }
 
-    async fn wait(&self, tally: Tally, asking: &Asking, want: Want, asked: &Asked<'_>) -> Response {
+    /// The read path.
+    pub(super) fn read(&self) -> &Arc<Readthrough> {
+        &self.read
+    }
+
+    pub(super) async fn wait(&self, tally: Tally, asking: &Asking, want: Want, asked: &Asked<'_>) -> Response {
         let answer = self.read.read(&asking.ask(tally.route()), want).await;
         match answer {
             Ok(answer) => self.answered(tally, answer, asked),
@@ -178,14 +191,14 @@ impl Service {
         }
     }
 
-    fn answered(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
+    pub(super) fn answered(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
         let (outcome, served) = counted(&answer.source);
         let response = self.represent(answer, asked, self.read.clock().now());
         tally.count(outcome, served);
         response
     }
 
-    fn failed(&self, tally: Tally, failed: &Failed, headers: &HeaderMap) -> Response {
+    pub(super) fn failed(&self, tally: Tally, failed: &Failed, headers: &HeaderMap) -> Response {
         let response = Problem::read(failed, self.read.clock().now()).respond(headers);
         tally.count(refused(&response), Served::Postgres);
         response
@@ -258,6 +271,9 @@ impl Service {
                 Ok(asking) => asking,
                 Err(problem) => return refuse(tally, problem, &parts.headers),
             };
+            if is_strict(tally.route(), &asking.directives, &parts.headers) {
+                return service.answer_strictly(tally, &asking, &asked).await;
+            }
             let looked = service.read.look(&asking.ask(tally.route()));
             match looked {
                 Look::Answer(answer) => service.answered(tally, answer, &asked),
@@ -350,15 +366,15 @@ impl Service {
 }
 
 /// What a request asks of the representation.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     head: bool,
-    headers: &'a HeaderMap,
+    pub(super) headers: &'a HeaderMap,
     client_ttl: Duration,
 }
 
 impl<'a> Asked<'a> {
     #[inline]
-    fn new(route: &Route, head: bool, headers: &'a HeaderMap) -> Self {
+    pub(super) fn new(route: &Route, head: bool, headers: &'a HeaderMap) -> Self {
         Self { head, headers, client_ttl: route.query().policy().client_ttl }
     }
 
@@ -378,7 +394,7 @@ impl<'a> Asked<'a> {
 }
 
 /// A question, understood.
-struct Asking {
+pub(super) struct Asking {
     prepared: Arc<Prepared>,
     key: KeyBuf,
     arrived: Moment,
@@ -386,7 +402,7 @@ struct Asking {
 }
 
 impl Asking {
-    fn ask<'a>(&'a self, route: &'a Arc<Route>) -> Ask<'a> {
+    pub(super) fn ask<'a>(&'a self, route: &'a Arc<Route>) -> Ask<'a> {
         Ask { route, prepared: &self.prepared, key: &self.key, arrived: self.arrived, directives: self.directives }
     }
 }
@@ -410,7 +426,7 @@ fn counted(source: &Source) -> (Outcome, Served) {
         Source::Memory { .. } => (Outcome::Stale, Served::Memory),
         Source::Old { .. } => (Outcome::Stale, Served::Postgres),
         Source::Fill { led: Led::Others, .. } => (Outcome::Collapsed, Served::Postgres),
-        Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind, .. } => {
+        Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind | Fallback::Strict, .. } => {
             (Outcome::Bypass, Served::Postgres)
         }
         Source::Fill { led: Led::Own, .. } => (Outcome::Miss, Served::Postgres),
@@ -418,7 +434,7 @@ fn counted(source: &Source) -> (Outcome, Served) {
 }
 
 /// Refuses a request that no statement was run for.
-fn refuse(tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
+pub(super) fn refuse(tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
     let response = problem.respond(headers);
     tally.count(refused(&response), Served::Memory);
     response
@@ -430,7 +446,7 @@ fn refused(response: &Response) -> Outcome {
 }
 
 /// Only what is stored was asked for.
-fn withheld() -> Problem {
+pub(super) fn withheld() -> Problem {
     Problem::new(Code::NotCached, "the request said only-if-cached, and nothing that is stored may be given")
 }
 

@@ -176,8 +176,10 @@ impl<'a> Writing<'a> {
     /// Puts a barrier over `next`, which is to take the place of `before`.
     fn bar_over(&mut self, tag: Tag, before: Option<&Known>, mut next: Known, batch: &Arc<Batch>) {
         if tag == Tag::everything() {
+            // The horizon is its barrier. What came late may see less than what is listed.
             self.raise(&batch.snapshot);
-            return self.put(tag, before, None);
+            next.xids.retain(|xid| !batch.snapshot.sees(*xid));
+            return self.put(tag, before, (!next.xids.is_empty()).then_some(next));
         }
         let barrier = match &next.barrier {
             None => Some(batch),

@@ -53,3 +53,29 @@ fn escapes_are_whole(part: &str) -> bool {
     let whole = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
     bytes.iter().enumerate().all(|(at, &b)| b != b'%' || whole(at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(text: &str) -> Tag {
+        Tag::new(text)
+    }
+
+    #[test]
+    fn payloads_are_read_as_they_are_written_and_nothing_is_dropped() {
+        let read = |text: &str| Payload::parse(text);
+        let tags = |names: &[&str]| names.iter().map(|name| tag(name)).collect::<Vec<_>>();
+        assert_eq!(read(""), Payload { tags: vec![], xid: None, malformed: 0 });
+        assert_eq!(read("a:1  b%20c:%C3%BC").tags, tags(&["a:1", "b c:ü"]));
+        assert_eq!(read("shop.products").tags, tags(&["shop.products", "shop.products:*"]), "its rows, too");
+        assert_eq!(read("*").tags, tags(&["*"]));
+        assert_eq!(read("a:1 xid=77"), Payload { tags: tags(&["a:1"]), xid: Some(77), malformed: 0 });
+        for text in ["a:50%", "a:%zz", "a:%4"] {
+            assert_eq!(read(text), Payload { tags: tags(&[text]), xid: None, malformed: 1 }, "taken as it stands");
+        }
+        for text in ["xid=", "xid=+7", "xid=x", "xid=18446744073709551616", "xid=7 xid=8"] {
+            assert_eq!(read(text), Payload { tags: vec![], xid: None, malformed: 1 }, "{text}");
+        }
+    }
+}

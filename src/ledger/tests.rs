@@ -126,6 +126,19 @@ fn a_batch_up_to_the_bound_is_exact_and_one_above_is_a_barrier() {
 }
 
 #[test]
+fn a_list_that_grows_one_by_one_becomes_a_barrier_at_the_same_bound() {
+    let ledger = polled();
+    for claimed in 101..104 {
+        ledger.invalidate(&stamp("110:110:"), Some(claimed), &[tag("t")]);
+    }
+    assert_eq!(ledger.xids(), 3);
+    assert!(certifies(&ledger, "105:109:106", &["t"]), "it has them all");
+    ledger.invalidate(&stamp("110:110:"), Some(104), &[tag("t")]);
+    assert_eq!(ledger.xids(), 0);
+    assert!(!certifies(&ledger, "105:109:106", &["t"]) && certifies(&ledger, "110:110:", &["t"]));
+}
+
+#[test]
 fn a_barrier_is_met_by_what_was_read_after_it_while_an_old_writer_runs_on() {
     let ledger = polled();
     assert_eq!(ledger.invalidate(&stamp("100:108:100"), None, &[tag("t")]), Invalidated::Barred);
@@ -136,6 +149,19 @@ fn a_barrier_is_met_by_what_was_read_after_it_while_an_old_writer_runs_on() {
     ledger.invalidate(&stamp("100:105:100"), None, &[tag("t")]);
     assert_eq!(ledger.version(), version, "an older barrier changes nothing");
     assert!(!certifies(&ledger, "100:107:100", &["t"]));
+}
+
+#[test]
+fn a_late_barrier_drops_no_event_that_it_does_not_see() {
+    for name in ["*", "t"] {
+        let ledger = polled();
+        apply(&ledger, poll("111:111:", &[(109, name)]));
+        ledger.invalidate(&stamp("109:111:109"), None, &[tag(name)]);
+        assert!(!certifies(&ledger, "109:111:109", &["t"]), "{name}: it lacks 109");
+        assert!(certifies(&ledger, "111:111:", &["t"]), "{name}");
+        ledger.invalidate(&stamp("111:111:"), None, &[tag(name)]);
+        assert!(!certifies(&ledger, "109:111:109", &["t"]) && certifies(&ledger, "111:111:", &["t"]), "{name}");
+    }
 }
 
 #[test]
@@ -463,21 +489,4 @@ fn r3_across_histories_what_was_required_is_moot_and_a_cold_start_is_joined() {
     let first = ledger.required(&[tag("t")]);
     apply(&ledger, poll("106:106:", &[(105, "t")]));
     assert!(!ledger.required(&[tag("t")]).sure_of(&first), "sent before anything was known");
-}
-
-#[test]
-fn payloads_are_read_as_they_are_written_and_nothing_is_dropped() {
-    let read = |text: &str| Payload::parse(text);
-    let tags = |names: &[&str]| names.iter().map(|name| tag(name)).collect::<Vec<_>>();
-    assert_eq!(read(""), Payload { tags: vec![], xid: None, malformed: 0 });
-    assert_eq!(read("a:1  b%20c:%C3%BC").tags, tags(&["a:1", "b c:ü"]));
-    assert_eq!(read("shop.products").tags, tags(&["shop.products", "shop.products:*"]), "its rows, too");
-    assert_eq!(read("*").tags, tags(&["*"]));
-    assert_eq!(read("a:1 xid=77"), Payload { tags: tags(&["a:1"]), xid: Some(77), malformed: 0 });
-    for text in ["a:50%", "a:%zz", "a:%4"] {
-        assert_eq!(read(text), Payload { tags: tags(&[text]), xid: None, malformed: 1 }, "taken as it stands");
-    }
-    for text in ["xid=", "xid=+7", "xid=x", "xid=18446744073709551616", "xid=7 xid=8"] {
-        assert_eq!(read(text), Payload { tags: vec![], xid: None, malformed: 1 }, "{text}");
-    }
 }
