@@ -7,12 +7,16 @@ SOAK_CASES ?= 1000000
 SOAK_SCHEDULES ?= 200000
 SOAK_HISTORIES ?= 200000
 SOAK_EVENTS ?= 8640000
+# Commits of each writer to pods that fall asleep, about two a second; rows through the event log.
+SOAK_COMMITS ?= 1200
+SOAK_LOG_ROWS ?= 2000000
 # Of the bench; all of them unless some are named.
 QUESTIONS ?=
 SOAK_SECONDS ?= 600
 SOAK_OUTAGE_SECONDS ?= 30
+SOAK_ORACLE_SECONDS ?= 300
 
-.PHONY: demo test lint bench pictures soak tools
+.PHONY: demo test sabotage lint bench pictures soak tools
 
 ## Plays the incident that Seawall exists for, then stays up for you to try.
 demo:
@@ -21,6 +25,10 @@ demo:
 ## Every test, against real PostgreSQL.
 test: tools
 	$(CARGO) test --locked --quiet
+
+## Whether the oracle of invalidation notices services that are broken on purpose.
+sabotage: tools
+	$(CARGO) test --locked --quiet --features sabotage --test oracle sabotage
 
 ## What continuous integration checks beside the tests.
 lint:
@@ -40,15 +48,17 @@ bench: tools
 pictures:
 	$(CARGO) bench --locked --quiet --bench service -- publish $(QUESTIONS)
 
-## Mixed load with random faults, outages, the parsers' fuzzing, the flights' and the ledger's models, for long.
-## SEAWALL_SEED repeats one.
+## Mixed load with random faults, outages, the oracle of invalidation with all of its faults, the parsers' fuzzing, the flights'
+## and the ledger's models, for long. SEAWALL_SEED repeats one.
 soak: tools
 	SEAWALL_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --release --test soak -- --nocapture
 	SEAWALL_OUTAGE_SECONDS=$(SOAK_OUTAGE_SECONDS) $(CARGO) test --locked --release --test integration outage
+	SEAWALL_ORACLE_SECONDS=$(SOAK_ORACLE_SECONDS) $(CARGO) test --locked --release --test oracle -- --nocapture --test-threads 1
 	SEAWALL_FUZZ_CASES=$(SOAK_CASES) $(CARGO) test --locked --release --test parsers --test config
 	SEAWALL_SHUTTLE_ITERATIONS=$(SOAK_SCHEDULES) $(CARGO) test --locked --release --test flight_model --test ledger_race
 	SEAWALL_LEDGER_HISTORIES=$(SOAK_HISTORIES) $(CARGO) test --locked --release --test ledger_model -- --nocapture
 	SEAWALL_LEDGER_EVENTS=$(SOAK_EVENTS) $(CARGO) test --locked --release --test ledger_size -- --nocapture
+	SEAWALL_DOORBELL_COMMITS=$(SOAK_COMMITS) SEAWALL_LOG_ROWS=$(SOAK_LOG_ROWS) $(CARGO) test --locked --release --test integration -- doorbell:: log::
 
 ## PostgreSQL's binaries, where the machine has none.
 tools:

@@ -13,6 +13,7 @@
 mod bare;
 mod client;
 mod cost;
+mod durable;
 mod events;
 mod expiry;
 mod hits;
@@ -23,6 +24,7 @@ mod process;
 mod report;
 mod shop;
 mod stampede;
+mod tax;
 mod wrk;
 
 use std::time::Instant;
@@ -31,7 +33,7 @@ use report::Report;
 use seawall::postgres::embedded::{Embedded, EmbeddedOptions};
 
 /// In the order in which they are asked and reported. Cost is last, since it leaves a million keys behind.
-const QUESTIONS: [&str; 6] = ["hits", "stampede", "memory", "expiry", "events", "cost"];
+const QUESTIONS: [&str; 7] = ["hits", "stampede", "memory", "expiry", "events", "tax", "cost"];
 
 fn main() {
     if bare::is_asked_for() {
@@ -78,6 +80,7 @@ async fn ask(questions: &[&str], report: &Report) {
             "memory" => memory::ask(&shop).await,
             "expiry" => expiry::ask(&shop, report).await,
             "events" => events::ask(&shop).await,
+            "tax" => tax::ask(&shop).await,
             "cost" => cost::ask(&shop, report).await,
             other => unreachable!("{other} is no question"),
         };

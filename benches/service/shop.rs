@@ -46,10 +46,15 @@ impl Shop {
 
     /// A configuration with `queries`, in TOML.
     pub fn config(&self, queries: &str) -> PathBuf {
+        self.config_of(&self.url, queries)
+    }
+
+    /// The same for the database at `url`.
+    pub fn config_of(&self, url: &str, queries: &str) -> PathBuf {
         let mut text = String::from(
             "[server]\nlisten = \"127.0.0.1:${PORT}\"\nadmin_listen = \"127.0.0.1:${ADMIN_PORT}\"\n[defaults]\nttl = \"1h\"\n",
         );
-        let _ = writeln!(text, "[postgres]\nurl = \"{}\"\n[cache]\nmax_bytes = \"{STORE}\"\n{queries}", self.url);
+        let _ = writeln!(text, "[postgres]\nurl = \"{url}\"\n[cache]\nmax_bytes = \"{STORE}\"\n{queries}");
         let path = self.file("config.toml");
         fs::write(&path, text).expect("written");
         path

@@ -54,6 +54,16 @@ pub enum OnBlind {
     Serve,
 }
 
+/// Which writes an answer must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// Those that were visible `max_lag` ago.
+    #[default]
+    Bounded,
+    /// Those that were acknowledged before the request arrived: never stale, never blind.
+    Strict,
+}
+
 /// The rules that one query's answers live by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -72,6 +82,8 @@ pub struct Policy {
     pub max_lag: Duration,
     /// What becomes of answers then.
     pub on_blind: OnBlind,
+    /// Which writes an answer must have.
+    pub consistency: Consistency,
     /// XFetch's beta: the greater, the earlier a refresh begins; 0 turns it off.
     pub early_refresh: f64,
     /// Bounds the whole rebuild: queue, pool and statement.
@@ -110,6 +122,7 @@ impl Default for Policy {
             serve_invalidated: Duration::ZERO,
             max_lag: Duration::from_secs(2),
             on_blind: OnBlind::Bypass,
+            consistency: Consistency::Bounded,
             early_refresh: 1.0,
             timeout: Duration::from_secs(2),
             wait_at_most: None,

@@ -177,7 +177,7 @@ pub static KEYS: &[Key] = &[
     key(Defaults, "serve_invalidated", Now, Is(r#""0s""#), "an invalidated value is given while it is refreshed"),
     key(Defaults, "max_lag", Now, Is(r#""2s""#), "event stream silent for longer: blind"),
     key(Defaults, "on_blind", Now, Is(r#""bypass""#), "bypass or serve"),
-    key(Defaults, "consistency", Later("strict reads"), Is(r#""bounded""#), "bounded or strict"),
+    key(Defaults, "consistency", Now, Is(r#""bounded""#), "bounded or strict"),
     key(Defaults, "proactive_refresh", EVENTS, Is("false"), "hot entries are refreshed at once after invalidation"),
     key(Query, "sql", Now, Example(r#""SELECT id, name FROM shop.products WHERE id = :id""#), "the statement"),
     key(Query, "sql_file", Now, Example(r#""queries/product.sql""#), "or a file with it, from this file's directory"),

@@ -53,7 +53,7 @@ pub(super) fn value(source: &Source) -> HeaderValue {
 fn old(why: Fallback, led: Led, instead: &Instead) -> HeaderValue {
     let forwarded = match why {
         Fallback::Miss | Fallback::Expired | Fallback::Invalidated | Fallback::Blind => "stale",
-        Fallback::Directive => "request",
+        Fallback::Directive | Fallback::Strict => "request",
     };
     let collapsed = match led {
         Led::Own => "",
@@ -90,10 +90,12 @@ const fn filled(why: Fallback, stored: Stored, led: Led) -> &'static str {
         (Fallback::Blind, Stored::Kept, Led::Others) => "seawall; fwd=stale; stored; collapsed; detail=blind",
         (Fallback::Blind, Stored::Passed, Led::Own) => "seawall; fwd=stale; detail=blind",
         (Fallback::Blind, Stored::Passed, Led::Others) => "seawall; fwd=stale; collapsed; detail=blind",
-        (Fallback::Directive, Stored::Kept, Led::Own) => "seawall; fwd=request; stored",
-        (Fallback::Directive, Stored::Kept, Led::Others) => "seawall; fwd=request; stored; collapsed",
-        (Fallback::Directive, Stored::Passed, Led::Own) => "seawall; fwd=request",
-        (Fallback::Directive, Stored::Passed, Led::Others) => "seawall; fwd=request; collapsed",
+        (Fallback::Directive | Fallback::Strict, Stored::Kept, Led::Own) => "seawall; fwd=request; stored",
+        (Fallback::Directive | Fallback::Strict, Stored::Kept, Led::Others) => {
+            "seawall; fwd=request; stored; collapsed"
+        }
+        (Fallback::Directive | Fallback::Strict, Stored::Passed, Led::Own) => "seawall; fwd=request",
+        (Fallback::Directive | Fallback::Strict, Stored::Passed, Led::Others) => "seawall; fwd=request; collapsed",
     }
 }
 

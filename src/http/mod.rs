@@ -16,4 +16,5 @@ pub mod problem;
 mod pulse;
 pub mod read;
 pub mod response;
+mod strict;
 mod tally;

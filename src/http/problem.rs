@@ -83,6 +83,10 @@ codes! {
         "Try again after the seconds in Retry-After. The service recovers by itself when the database is back.";
     OriginBehind = "origin_behind", SERVICE_UNAVAILABLE, "The database is not the primary of the known history",
         "Try again after the seconds in Retry-After. If it lasts, postgres.url leads to a standby.";
+    LineageChanged = "lineage_changed", CONFLICT, "The token is of another history of the database",
+        "The database has failed over, was restored or restarted since the token was made. What was written may be gone: read without Seawall-After, or write again.";
+    AfterNotVisible = "after_not_visible", GATEWAY_TIMEOUT, "What the token names has not become visible in time",
+        "Send Seawall-After once the transaction has committed. One that is still running, or never was, is waited for until the query's timeout.";
     NotCached = "not_cached", GATEWAY_TIMEOUT, "Nothing that is stored may be given",
         "The request said only-if-cached. Without it, the query is asked.";
     Deadline = "deadline", GATEWAY_TIMEOUT, "The rebuild did not end in time",
@@ -103,6 +107,8 @@ impl Code {
             }
             ReadError::OriginBehind | ReadError::Origin(OriginError::Behind(_)) => Self::OriginBehind,
             ReadError::BrokenQuery | ReadError::Origin(OriginError::Broken(_)) => Self::QueryBroken,
+            ReadError::LineageChanged => Self::LineageChanged,
+            ReadError::NotVisible => Self::AfterNotVisible,
             ReadError::Origin(OriginError::Pool) => Self::NoConnection,
             ReadError::Origin(OriginError::TooManyRows { .. }) => Self::TooManyRows,
             ReadError::Origin(OriginError::TooLarge { .. }) => Self::ResultTooLarge,
@@ -173,6 +179,8 @@ impl Problem {
             ReadError::TooManyWaiters => "too many requests wait for rebuilds".into(),
             ReadError::Cancelled => "the rebuild was cancelled as this request came; try again".into(),
             ReadError::Panicked => "the rebuild ended in a panic; the next request tries again".into(),
+            ReadError::LineageChanged => "its lineage is not the one in force".into(),
+            ReadError::NotVisible => "no poll has seen the transaction".into(),
             ReadError::Unprepared => "the query has not been prepared since the start".into(),
             ReadError::OriginBehind | ReadError::Origin(OriginError::Behind(_)) => {
                 "two connections in a row led to a standby or another history".into()

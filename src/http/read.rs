@@ -20,6 +20,7 @@ use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
 use super::pulse::Pulse;
 use super::response::{self, AGE, CACHE_STATUS, MAX_AGE, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
+use super::strict::is_strict;
 use super::tally::Tally;
 use super::{cache_status, directives, list, pages};
 use crate::cache::entry::{Entry, Freshness};
@@ -138,6 +139,13 @@ impl Service {
             return self.reject(route, started, Problem::parameters(errors), request.headers());
         }
         let directives = directives_of(route, request.headers());
+        if is_strict(route, &directives, request.headers()) {
+            let (parts, _) = request.into_parts();
+            let (route, prepared) = (Arc::clone(route), Arc::clone(prepared));
+            drop(shape);
+            let asking = Asking { prepared, key, arrived: started, directives };
+            return self.strictly(Tally::new(Arc::clone(&self.read), route, started), asking, head, parts.headers);
+        }
         match self.read.look(&Ask { route, prepared, key: &key, arrived: started, directives }) {
             Look::Answer(answer) => self.at_once(route, answer, &Asked::new(route, head, request.headers()), started),
             Look::Withheld => self.reject(route, started, withheld(), request.headers()),
@@ -170,7 +178,12 @@ impl Service {
         }))
     }
 
-    async fn wait(&self, tally: Tally, asking: &Asking, want: Want, asked: &Asked<'_>) -> Response {
+    /// The read path.
+    pub(super) fn read(&self) -> &Arc<Readthrough> {
+        &self.read
+    }
+
+    pub(super) async fn wait(&self, tally: Tally, asking: &Asking, want: Want, asked: &Asked<'_>) -> Response {
         let answer = self.read.read(&asking.ask(tally.route()), want).await;
         match answer {
             Ok(answer) => self.answered(tally, answer, asked),
@@ -178,14 +191,14 @@ impl Service {
         }
     }
 
-    fn answered(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
+    pub(super) fn answered(&self, tally: Tally, answer: Answer, asked: &Asked<'_>) -> Response {
         let (outcome, served) = counted(&answer.source);
         let response = self.represent(answer, asked, self.read.clock().now());
         tally.count(outcome, served);
         response
     }
 
-    fn failed(&self, tally: Tally, failed: &Failed, headers: &HeaderMap) -> Response {
+    pub(super) fn failed(&self, tally: Tally, failed: &Failed, headers: &HeaderMap) -> Response {
         let response = Problem::read(failed, self.read.clock().now()).respond(headers);
         tally.count(refused(&response), Served::Postgres);
         response
@@ -210,7 +223,7 @@ impl Service {
         }
         let age = entry.age(now).as_secs();
         headers.insert(header::AGE, AGE.value(age));
-        headers.insert(header::CACHE_CONTROL, asked.lifetime(&entry, age, now));
+        headers.insert(header::CACHE_CONTROL, asked.lifetime(&entry, &source, age, now));
         headers.insert(CACHE_STATUS.clone(), cache_status::value(&source));
         if self.options.expose_stamp || asked.headers.get(&SEAWALL_DEBUG).is_some_and(|v| v == "1") {
             headers.insert(SEAWALL_STAMP.clone(), stamp_value(&entry.stamp().snapshot));
@@ -258,6 +271,9 @@ impl Service {
                 Ok(asking) => asking,
                 Err(problem) => return refuse(tally, problem, &parts.headers),
             };
+            if is_strict(tally.route(), &asking.directives, &parts.headers) {
+                return service.answer_strictly(tally, &asking, &asked).await;
+            }
             let looked = service.read.look(&asking.ask(tally.route()));
             match looked {
                 Look::Answer(answer) => service.answered(tally, answer, &asked),
@@ -350,24 +366,26 @@ impl Service {
 }
 
 /// What a request asks of the representation.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     head: bool,
-    headers: &'a HeaderMap,
+    pub(super) headers: &'a HeaderMap,
     client_ttl: Duration,
 }
 
 impl<'a> Asked<'a> {
     #[inline]
-    fn new(route: &Route, head: bool, headers: &'a HeaderMap) -> Self {
+    pub(super) fn new(route: &Route, head: bool, headers: &'a HeaderMap) -> Self {
         Self { head, headers, client_ttl: route.query().policy().client_ttl }
     }
 
     /// `Cache-Control` of the answer. Clients ask each time, unless `client_ttl` lets them keep a fresh answer: then for
-    /// so long, and never beyond its lifetime.
+    /// so long, and never beyond its lifetime. What is given although nobody vouches for it is kept by nobody.
     #[inline]
-    fn lifetime(&self, entry: &Entry, age: u64, now: Moment) -> HeaderValue {
+    fn lifetime(&self, entry: &Entry, source: &Source, age: u64, now: Moment) -> HeaderValue {
+        let vouched =
+            matches!(source, Source::Memory { by: By::Lifetime | By::RefillLimited, .. } | Source::Fill { .. });
         match entry.freshness(now) {
-            Freshness::Fresh(left) if !self.client_ttl.is_zero() => {
+            Freshness::Fresh(left) if !self.client_ttl.is_zero() && vouched => {
                 MAX_AGE.value(age + self.client_ttl.min(left).as_secs())
             }
             _ => HeaderValue::from_static("no-cache"),
@@ -376,7 +394,7 @@ impl<'a> Asked<'a> {
 }
 
 /// A question, understood.
-struct Asking {
+pub(super) struct Asking {
     prepared: Arc<Prepared>,
     key: KeyBuf,
     arrived: Moment,
@@ -384,7 +402,7 @@ struct Asking {
 }
 
 impl Asking {
-    fn ask<'a>(&'a self, route: &'a Arc<Route>) -> Ask<'a> {
+    pub(super) fn ask<'a>(&'a self, route: &'a Arc<Route>) -> Ask<'a> {
         Ask { route, prepared: &self.prepared, key: &self.key, arrived: self.arrived, directives: self.directives }
     }
 }
@@ -408,7 +426,7 @@ fn counted(source: &Source) -> (Outcome, Served) {
         Source::Memory { .. } => (Outcome::Stale, Served::Memory),
         Source::Old { .. } => (Outcome::Stale, Served::Postgres),
         Source::Fill { led: Led::Others, .. } => (Outcome::Collapsed, Served::Postgres),
-        Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind, .. } => {
+        Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind | Fallback::Strict, .. } => {
             (Outcome::Bypass, Served::Postgres)
         }
         Source::Fill { led: Led::Own, .. } => (Outcome::Miss, Served::Postgres),
@@ -416,7 +434,7 @@ fn counted(source: &Source) -> (Outcome, Served) {
 }
 
 /// Refuses a request that no statement was run for.
-fn refuse(tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
+pub(super) fn refuse(tally: Tally, problem: Problem, headers: &HeaderMap) -> Response {
     let response = problem.respond(headers);
     tally.count(refused(&response), Served::Memory);
     response
@@ -428,7 +446,7 @@ fn refused(response: &Response) -> Outcome {
 }
 
 /// Only what is stored was asked for.
-fn withheld() -> Problem {
+pub(super) fn withheld() -> Problem {
     Problem::new(Code::NotCached, "the request said only-if-cached, and nothing that is stored may be given")
 }
 

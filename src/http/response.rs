@@ -19,6 +19,8 @@ pub static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub static SEAWALL_STAMP: HeaderName = HeaderName::from_static("seawall-stamp");
 /// `1` asks for the stamp.
 pub static SEAWALL_DEBUG: HeaderName = HeaderName::from_static("seawall-debug");
+/// What the answer must contain: a token of a write.
+pub static SEAWALL_AFTER: HeaderName = HeaderName::from_static("seawall-after");
 
 /// A response of the query listener.
 pub type Response = http::Response<ResponseBody>;

@@ -29,6 +29,11 @@ impl Directives {
         self.max_age == Some(Duration::ZERO)
     }
 
+    /// Whether an answer of this age is too old although it has just been validated.
+    pub fn refuse_all_but_validated(&self, age: Duration) -> bool {
+        !self.validate() && self.refuse_age(age)
+    }
+
     /// Whether an answer of this age is too old.
     pub fn refuse_age(&self, age: Duration) -> bool {
         self.validate() || self.max_age.is_some_and(|most| age > most)

@@ -33,6 +33,12 @@ pub enum ReadError {
     /// Even a fill sent after the reader's arrival is of another history.
     #[error("the origin is behind")]
     OriginBehind,
+    /// The client's token is of another history.
+    #[error("the token is of another history")]
+    LineageChanged,
+    /// What the client's token names has not become visible in time.
+    #[error("the token's transaction is not visible")]
+    NotVisible,
     /// The database gave no answer.
     #[error(transparent)]
     Origin(#[from] OriginError),
@@ -49,7 +55,9 @@ impl ReadError {
             | Self::TooManyWaiters
             | Self::Panicked
             | Self::Cancelled
-            | Self::Unprepared => false,
+            | Self::Unprepared
+            | Self::LineageChanged
+            | Self::NotVisible => false,
         }
     }
 }
@@ -78,6 +86,7 @@ impl ReadError {
             | Self::Unprepared
             | Self::BrokenQuery
             | Self::OriginBehind => true,
+            Self::LineageChanged | Self::NotVisible => false,
         }
     }
 

@@ -263,9 +263,12 @@ impl Fill {
             | ReadError::TooManyWaiters
             | ReadError::Origin(OriginError::Pool | OriginError::Away(_)) => Failure::Pool,
             ReadError::Origin(OriginError::TooManyRows { .. } | OriginError::TooLarge { .. }) => Failure::TooLarge,
-            ReadError::Unprepared | ReadError::BrokenQuery | ReadError::OriginBehind | ReadError::Origin(_) => {
-                Failure::Database
-            }
+            ReadError::Unprepared
+            | ReadError::BrokenQuery
+            | ReadError::OriginBehind
+            | ReadError::LineageChanged
+            | ReadError::NotVisible
+            | ReadError::Origin(_) => Failure::Database,
         };
         metrics.failure(reason);
         let query = self.route.query().name();

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Readthrough;
 use crate::catalog::verdict::SchemaFingerprint;
+use crate::clock::Moment;
 use crate::ledger::Ledger;
 use crate::tag::Tag;
 use crate::telemetry::metrics::Degraded;
@@ -115,9 +116,9 @@ impl Readthrough {
         let _ = self.stream.subscribe().wait_for(|state| *state != StreamState::Starting).await;
     }
 
-    /// A poll was applied: wakes who waits for one.
-    pub fn polled(&self) {
-        self.polls.send_modify(|polls| *polls += 1);
+    /// A poll was applied that had been `sent` then: wakes who waits for one.
+    pub fn polled(&self, sent: Moment) {
+        self.polls.send_replace(Some(sent));
     }
 
     /// The queries' verdicts are being found out again: until [`Readthrough::rest_on`] nothing that is filled counts as

@@ -59,6 +59,8 @@ pub struct Want {
     pub(super) limited: Option<Arc<Entry>>,
     /// Which flights will do.
     pub(super) joins: Joins,
+    /// A transaction that the answer must contain.
+    pub(super) after: Option<u64>,
 }
 
 /// What is known of writes since an answer was read.
@@ -84,7 +86,7 @@ pub(super) enum Joins {
 impl Want {
     /// A rebuild because of `why`, with nothing to fall back on.
     pub fn new(why: Fallback) -> Self {
-        Self { why, old: None, limited: None, joins: Joins::Sure }
+        Self { why, old: None, limited: None, joins: Joins::Sure, after: None }
     }
 
     /// Bounds what a directive can cause. Once per `min_refill_interval` it has its fill, in the place of `stored`; in
@@ -126,6 +128,11 @@ impl Readthrough {
         let entry = self.store.peek(key)?;
         let fresh = matches!(entry.freshness(now), Freshness::Fresh(_)) && self.vouch(&entry, now) == Vouched::Current;
         fresh.then_some(entry)
+    }
+
+    /// Whether `entry` is certified now, and somebody vouches for it.
+    pub(super) fn is_current(&self, entry: &Entry, now: Moment) -> bool {
+        self.vouch(entry, now) == Vouched::Current
     }
 
     /// What is known of writes since `entry` was read (R2, R6). Where nothing was announced since it was last asked: two

@@ -22,12 +22,13 @@ mod look;
 pub mod origin;
 mod route;
 mod routes;
+mod strict;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::entry::Freshness;
@@ -37,7 +38,7 @@ use crate::cache::key::Key;
 use crate::cache::store::Store;
 use crate::catalog::Catalog;
 use crate::chance::Chance;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::ledger::{Ledger, Required};
 use crate::telemetry::metrics::{Fallback, Metrics, Rebuild, Refused};
 
@@ -54,6 +55,7 @@ pub use look::{Ask, Look, Want};
 use origin::Origin;
 pub use route::Route;
 pub use routes::Routes;
+pub use strict::Token;
 
 /// The bounds of the read path, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +94,10 @@ pub struct Readthrough {
     chance: Chance,
     metrics: Arc<Metrics>,
     stopping: watch::Sender<bool>,
-    polls: watch::Sender<u64>,
+    /// When the last poll that was applied had been sent.
+    polls: watch::Sender<Option<Moment>>,
+    /// Rung by who waits for one.
+    probes: Notify,
     stream: watch::Sender<StreamState>,
 }
 
@@ -120,7 +125,8 @@ impl Readthrough {
             chance,
             metrics,
             stopping: watch::Sender::new(false),
-            polls: watch::Sender::new(0),
+            polls: watch::Sender::new(None),
+            probes: Notify::new(),
             stream: watch::Sender::new(StreamState::Off),
         })
     }
@@ -209,6 +215,10 @@ impl Readthrough {
         let (tags, max_lag) = ask.route.rests_on(ask.key);
         let rests = Rests { tags, basis, max_lag };
         let required = self.ledger.required(&rests.tags);
+        let required = match want.after {
+            Some(xid) => required.and(xid),
+            None => required,
+        };
         let sure = |sent: &Required| want.joins == Joins::Sure && required.sure_of(sent);
         let key = Key::new(ask.key);
         let mut fallback_counted = false;
@@ -266,7 +276,8 @@ impl Readthrough {
             }
             fills += 1;
             if fills == FILLS_AT_MOST {
-                return self.fall_back(&want, ask, led, ReadError::OriginBehind.into());
+                let behind = if want.after.is_some() { ReadError::NotVisible } else { ReadError::OriginBehind };
+                return self.fall_back(&want, ask, led, behind.into());
             }
         }
     }
@@ -285,9 +296,9 @@ impl Readthrough {
                 Fallback::Expired => Rebuild::Expired,
                 // The rebuild is as due as after a write: what is stored can't be relied upon.
                 Fallback::Invalidated | Fallback::Blind => Rebuild::Invalidated,
-                Fallback::Directive => Rebuild::Manual,
+                Fallback::Directive | Fallback::Strict => Rebuild::Manual,
             },
-            unless: if want.why == Fallback::Directive || want.joins == Joins::Unsent {
+            unless: if want.why == Fallback::Directive || want.joins == Joins::Unsent || want.after.is_some() {
                 Unless::BegunAfter(ask.arrived)
             } else {
                 Unless::Fresh

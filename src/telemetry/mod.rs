@@ -1,3 +1,4 @@
 //! What operators see: metrics here, events through `tracing`. The only module that knows `prometheus`.
 
+mod labels;
 pub mod metrics;

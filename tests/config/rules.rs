@@ -221,6 +221,13 @@ fn polls_are_often_enough_for_every_query() {
 }
 
 #[test]
+fn strict_reads_need_the_log() {
+    rule("defaults.consistency", &["\"strict\"", "\"bounded\""], &["\"\"", "\"linear\""], "\"bounded\"");
+    let lines = "invalidation.source = \"none\"\nqueries.q.consistency = \"strict\"\nqueries.q.sql = \"SELECT 1\"";
+    refused_for(lines, "queries.q.consistency", "set invalidation.source to \"log\"");
+}
+
+#[test]
 fn a_query_has_a_name_and_sql_from_one_place() {
     let longest = format!("q{}", "0".repeat(62));
     accepted(&format!("queries.{longest}.sql = \"SELECT 1\""));

@@ -22,7 +22,7 @@ tls = \"maybe\"
 url = \"redis://h\"
 [defaults]
 ttl = 5
-consistency = \"strict\"
+proactive_refresh = true
 [queries.one]
 sql = \"SELECT (\"
 jitter = 2
@@ -45,7 +45,7 @@ sql = \"SELECT 1\"
             (Some(8), "postgres.tls"),
             (Some(11), "redis.url"),
             (Some(13), "defaults.ttl"),
-            (Some(14), "defaults.consistency"),
+            (Some(14), "defaults.proactive_refresh"),
             (Some(16), "queries.one.sql"),
             (Some(17), "queries.one.jitter"),
             (Some(18), "queries.Two"),

@@ -1,6 +1,7 @@
 //! The whole service over real PostgreSQL, which the harness starts: one cluster for this process, a database per test.
 
 mod answers;
+mod doorbell;
 mod expiry;
 mod lifecycle;
 mod log;
@@ -10,5 +11,6 @@ mod origin;
 mod outage;
 mod outage_load;
 mod stampede;
+mod strict;
 mod support;
 mod writes;

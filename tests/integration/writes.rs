@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
+use super::support::chaos::{Chaos, Mode};
 use super::support::client::{Answer, get, post};
 use super::support::database;
 use super::support::eventually::eventually;
@@ -299,4 +300,51 @@ async fn a_notification_of_somebody_elses_trigger_is_an_invalidation_too() {
     })
     .await;
     assert!(!is_fresh(&service, "product?id=43").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_falls_silent_makes_blind_and_what_was_missed_is_known_when_it_is_back() {
+    let database = database().await;
+    let port = database.url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next()).expect("a port");
+    let proxy = Chaos::before(port.parse().expect("a port"));
+    let listen = database.url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port));
+    let toml = format!(
+        "[postgres]\nlisten_url = \"{listen}\"\nreconnect_max = \"100ms\"\n{}\n[queries.served]\nsql = \"SELECT stock FROM shop.products WHERE id = :id\"\n\
+         result = \"value\"\ndepends = {{ \"shop.products\" = \"id = :id\" }}\non_blind = \"serve\"\nclient_ttl = \"30s\"\n",
+        SHOP.replace("[defaults]", "[defaults]\nmax_lag = \"300ms\"")
+    );
+    let plan = plan(&database.url, &toml);
+    migrate(&plan).await;
+    let service = plan.start().await;
+    let client = database.client().await;
+    for path in ["product?id=42", "product?id=43", "served?id=42"] {
+        ask(&service, path).await;
+        assert!(is_fresh(&service, path).await, "{path}");
+    }
+    assert_eq!(ask(&service, "served?id=42").await.header("cache-control"), Some("max-age=30"));
+
+    proxy.set(Mode::BlackHole).await;
+    client.batch_execute("UPDATE shop.products SET price = 5, stock = 5 WHERE id = 42").await.expect("written");
+    let label = async |path: &str, label: &str| {
+        eventually(label, Duration::from_secs(20), async || {
+            let answer = ask(&service, path).await;
+            if status(&answer).ends_with(label) { Ok(answer) } else { Err(status(&answer).to_owned()) }
+        })
+        .await
+    };
+    assert_eq!(label("product?id=42", "fwd=stale; stored; detail=blind").await.text(), "5.00", "Postgres is asked");
+    let served = label("served?id=42", "hit; detail=blind").await;
+    assert_eq!(served.header("cache-control"), Some("no-cache"), "nobody downstream may keep it");
+    assert_eq!(service.metric("seawall_blind").await, 1.0);
+    eventually("it is reported", Duration::from_secs(20), async || {
+        let degraded = service.metric("seawall_degraded{reason=\"event_stream\"}").await;
+        if degraded == 1.0 { Ok(()) } else { Err(degraded) }
+    })
+    .await;
+
+    proxy.set(Mode::Pass).await;
+    service.catch_up(&client).await;
+    assert!(is_fresh(&service, "product?id=43").await, "nobody wrote to it, and nothing was flushed");
+    assert_eq!(ask(&service, "served?id=42").await.text(), "5", "what was missed is known");
+    assert_eq!(service.metric("seawall_blind").await, 0.0);
 }

@@ -49,7 +49,7 @@ fn poll(bench: &Bench, snapshot: &str, events: &[(u64, &str)]) -> Applied {
     let brought =
         Poll { sent: bench.clock.now(), stamp: stamp("l", snapshot), pruned: Some(90), events, rows: Rows::All };
     let applied = ledger.apply(&ledger.ask(), brought);
-    bench.read.polled();
+    bench.read.polled(bench.clock.now());
     applied
 }
 

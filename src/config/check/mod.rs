@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use sha2::{Digest as _, Sha256};
 
 use crate::catalog::Declaration;
+use crate::catalog::policy::Consistency;
 
 use super::keys::{self, Force, Section, TOP};
 use super::problem::{Problems, segment};
@@ -223,7 +224,15 @@ fn check_lags(
     invalidation: Option<&Invalidation>,
     queries: Option<&[Declaration]>,
 ) {
-    let Some(Invalidation { source: Source::Log, poll_interval, .. }) = invalidation else { return };
+    let Some(Invalidation { source, poll_interval, .. }) = invalidation else { return };
+    if *source != Source::Log {
+        for query in queries.unwrap_or_default().iter().filter(|query| query.policy.consistency == Consistency::Strict)
+        {
+            let at = At { key: join(&join("queries", &query.name), "consistency"), line: None };
+            reader.report(&at, "strict needs the event log; set invalidation.source to \"log\", or write \"bounded\"");
+        }
+        return;
+    }
     let Some(shortest) = queries.unwrap_or_default().iter().map(|query| query.policy.max_lag).min() else { return };
     if *poll_interval * POLLS_PER_LAG > shortest {
         let line = match root.get("invalidation").map(|entry| &entry.value) {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 
 use super::{check_keys, depends, params};
-use crate::catalog::policy::OnBlind;
+use crate::catalog::policy::{Consistency, OnBlind};
 use crate::catalog::sql::{MAX_TEXT_BYTES, Statement, is_name};
 use crate::catalog::{Declaration, Policy, RequestCacheControl, ResultForm};
 use crate::config::bounds;
@@ -19,6 +19,8 @@ const CACHE_CONTROL: [(&str, RequestCacheControl); 2] =
     [("ignore", RequestCacheControl::Ignore), ("bounded", RequestCacheControl::Bounded)];
 
 const ON_BLIND: [(&str, OnBlind); 2] = [("bypass", OnBlind::Bypass), ("serve", OnBlind::Serve)];
+
+const CONSISTENCY: [(&str, Consistency); 2] = [("bounded", Consistency::Bounded), ("strict", Consistency::Strict)];
 
 /// All queries, or `None` if one of them is no good.
 pub(super) fn check(reader: &mut Reader<'_>, root: &Table, defaults: &Place<'_>) -> Option<Vec<Declaration>> {
@@ -84,6 +86,7 @@ fn check_policy(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<(Policy, R
     let serve_invalidated = reader.duration(place, "serve_invalidated", &bounds::STALE);
     let max_lag = reader.duration(place, "max_lag", &bounds::MAX_LAG);
     let on_blind = reader.choice(place, "on_blind", &ON_BLIND);
+    let consistency = reader.choice(place, "consistency", &CONSISTENCY);
     let timeout = reader.duration(place, "timeout", &bounds::TIMEOUT);
     let wait_at_most = reader.optional_duration(place, "wait_at_most", &bounds::WAIT_AT_MOST);
     let error_backoff = reader.duration(place, "error_backoff", &bounds::ERROR_BACKOFF);
@@ -101,6 +104,7 @@ fn check_policy(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<(Policy, R
         serve_invalidated: serve_invalidated?,
         max_lag: max_lag?,
         on_blind: on_blind?,
+        consistency: consistency?,
         early_refresh: early_refresh?,
         timeout: timeout?,
         wait_at_most: wait_at_most.ok()?,

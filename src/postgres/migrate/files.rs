@@ -22,6 +22,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "log", text: include_str!("../../../migrations/0001_log.sql") },
     Migration { version: 2, name: "announcing", text: include_str!("../../../migrations/0002_announcing.sql") },
     Migration { version: 3, name: "definitions", text: include_str!("../../../migrations/0003_definitions.sql") },
+    Migration { version: 4, name: "doorbell", text: include_str!("../../../migrations/0004_doorbell.sql") },
 ];
 
 impl Migration {

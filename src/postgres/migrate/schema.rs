@@ -28,6 +28,11 @@ const GRANTS: &[(&str, &str)] = &[
         "has_function_privilege($1, 'seawall.invalidate(text[])', 'EXECUTE')",
         "EXECUTE ON FUNCTION seawall.invalidate(text[])",
     ),
+    ("has_function_privilege($1, 'seawall.doorbell_key()', 'EXECUTE')", "EXECUTE ON FUNCTION seawall.doorbell_key()"),
+    (
+        "has_function_privilege($1, 'seawall.doorbell_channel()', 'EXECUTE')",
+        "EXECUTE ON FUNCTION seawall.doorbell_channel()",
+    ),
     ("has_function_privilege($1, 'seawall.canary(text)', 'EXECUTE')", "EXECUTE ON FUNCTION seawall.canary(text)"),
     ("has_function_privilege($1, 'seawall.token()', 'EXECUTE')", "EXECUTE ON FUNCTION seawall.token()"),
 ];

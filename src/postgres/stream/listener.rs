@@ -35,6 +35,7 @@ const SET_UP: &str = "SELECT \
      pg_catalog.set_config('enable_bitmapscan', 'off', false), \
      pg_catalog.set_config('jit', 'off', false), \
      pg_catalog.set_config('statement_timeout', '5000', false), \
+     pg_catalog.set_config('lock_timeout', '1000', false), \
      pg_catalog.set_config('idle_in_transaction_session_timeout', '10s', false), \
      pg_catalog.set_config('seawall.session', $1, false)";
 
@@ -63,8 +64,13 @@ impl Listener {
         listener.client.query_typed(SET_UP, &[(&listener.marker, postgres_types::Type::TEXT)]).await?;
         // Committed when it returns: whatever is announced from here on arrives, and whatever was before, the next poll
         // sees.
-        listener.client.batch_execute(&format!("LISTEN \"{}\"", channel.replace('"', "\"\""))).await?;
+        listener.listen(channel).await?;
         Ok(listener)
+    }
+
+    /// Listens on another channel, too.
+    pub(super) async fn listen(&self, channel: &str) -> Result<(), Trouble> {
+        Ok(self.client.batch_execute(&format!("LISTEN \"{}\"", channel.replace('"', "\"\""))).await?)
     }
 
     /// What tells this session from others of the same server.

@@ -3,6 +3,7 @@
 //! # Map
 //!
 //! - `listener` is the session on which everything is read; `poll` the statement.
+//! - `doorbell` lets it sleep while nobody writes.
 //! - `upkeep` writes: the epoch, pruning, canaries, invalidations by hand.
 //! - `schema` keeps the queries' verdicts true of the schema that polls see.
 //! - here: when what is done.
@@ -19,12 +20,13 @@
 //! isn't in the log: it is in force from the next poll's snapshot on, taken after it arrived. Those that were sent while
 //! nobody listened are lost, so a stream that has heard one flushes when it comes back (R5).
 
+mod doorbell;
 mod listener;
 mod poll;
 mod schema;
 mod upkeep;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -44,6 +46,7 @@ use crate::readthrough::{Readthrough, StreamState};
 use crate::stamp::{Snapshot, Stamp};
 use crate::telemetry::metrics::{Announced, Flush};
 
+use doorbell::Doorbell;
 use listener::Listener;
 use poll::{Brought, Look, Poller};
 use schema::Schema;
@@ -69,8 +72,17 @@ const LOOK_FOR_SCHEMA: Duration = Duration::from_secs(5);
 /// A first pause; it doubles up to `reconnect_max`.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
+/// Between two polls at least, however many readers wait for one: under a thousand a second.
+const PROBE_INTERVAL: Duration = Duration::from_micros(1_200);
+
 /// Between two canaries.
 const CANARY: Duration = Duration::from_secs(1);
+
+/// As many pods may poll at the configured interval.
+const PODS: u32 = 4;
+
+/// Between two canaries while asleep.
+const CANARY_ASLEEP: Duration = Duration::from_secs(10);
 
 /// Snapshots kept for pruning: with as many, the log is pruned to within a tenth of the retention.
 const KEPT: u32 = 10;
@@ -116,6 +128,8 @@ struct Follower {
     schema: Schema,
     /// Of this process, as its canaries are called.
     pod: String,
+    /// Pods whose canaries were seen lately, with when.
+    pods: HashMap<Box<str>, Moment>,
     /// When the canary that is under way was sent.
     canary: Option<Moment>,
     /// A notification of somebody else's was heard: others may be lost with a connection.
@@ -150,6 +164,7 @@ impl Postgres {
             settings,
             schema,
             pod: format!("{:032x}", fastrand::u128(..)),
+            pods: HashMap::new(),
             canary: None,
             heard: false,
             taken: VecDeque::new(),
@@ -200,14 +215,21 @@ impl Follower {
         let opening = async {
             let listener = Listener::open(&self.connector, &self.settings.channel).await?;
             let readable: bool = listener.client.query_one(READS_EPOCH, &[]).await?.try_get(0)?;
-            let poller = if readable { Some(Poller::prepare(&listener.client).await?) } else { None };
-            Ok::<_, Trouble>((listener, poller))
+            if !readable {
+                return Ok::<_, Trouble>((listener, None));
+            }
+            let (doorbell, channel) = Doorbell::find(&listener.client).await?;
+            if let Some(channel) = channel.filter(|channel| *channel != self.settings.channel) {
+                listener.listen(&channel).await?;
+            }
+            let poller = Poller::prepare(&listener.client).await?;
+            Ok((listener, Some((poller, doorbell))))
         };
         let Ok(opened) = timeout(self.connect_within, opening).await else {
             return Err(Trouble::away("connecting took too long".into()));
         };
-        let (mut listener, poller) = opened?;
-        let Some(poller) = poller else {
+        let (mut listener, followed) = opened?;
+        let Some((poller, mut doorbell)) = followed else {
             self.postgres.shared.reads_epoch.store(false, Ordering::Release);
             self.read.ledger().forgo_stream();
             self.schema.forget();
@@ -226,6 +248,10 @@ impl Follower {
         loop {
             let began = Instant::now();
             rung.extend(listener.arrived());
+            let rang = doorbell.sleeps() && rung.iter().any(|payload| payload.is_empty());
+            if rang {
+                doorbell.wake(&listener.client).await?;
+            }
             if listener.has_lost() {
                 flush = Some(Flush::NotifyLost);
             }
@@ -235,26 +261,39 @@ impl Follower {
                 self.postgres.shared.upkeep.reseed().await?;
                 polled = self.poll(&listener, &poller).await?;
             }
-            let stamp = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
+            let (stamp, events) = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
+            if rang {
+                self.read.metrics().rung(events > 0);
+            }
+            let slept = doorbell.sleeps();
+            doorbell.polled(&listener.client, events, &stamp.snapshot).await?;
             self.notified(&stamp, &std::mem::take(&mut rung));
             if let Some(reason) = flush.take() {
                 self.flush(&stamp, reason);
             }
             if began >= canary_due {
                 self.write();
-                canary_due = began + CANARY;
+                // One that sleeps is not woken by its own: it is found by a safety poll, and says little.
+                canary_due = began + if doorbell.sleeps() { CANARY_ASLEEP } else { CANARY };
+            }
+            if doorbell.sleeps() && !slept {
+                // The last poll before sleep comes at once.
+                continue;
             }
             // At least as long as the poll took, so that a slow database isn't asked without pause.
-            let next = began + self.settings.poll_interval.max(began.elapsed() * 2);
+            let earliest = began + PROBE_INTERVAL.max(began.elapsed() * 2);
+            let next = earliest.max(began + doorbell.interval(self.interval(), self.schema.max_lag()));
             tokio::select! {
                 () = sleep_until(next) => {}
                 payload = listener.rung() => rung.push(payload),
+                // All who have come by then share it.
+                () = self.read.probe_wanted() => sleep_until(earliest).await,
             }
         }
     }
 
     /// Polls once, and applies what came. `None`: the server says no lineage.
-    async fn poll(&mut self, listener: &Listener, poller: &Poller) -> Result<Option<Stamp>, Trouble> {
+    async fn poll(&mut self, listener: &Listener, poller: &Poller) -> Result<Option<(Stamp, usize)>, Trouble> {
         let asked = self.read.ledger().ask();
         let look = self.schema.look();
         let looked = look.is_some();
@@ -269,6 +308,7 @@ impl Follower {
         let stamp = poll.stamp.clone();
         let events = poll.events.len();
         let applied = self.read.ledger().apply(&asked, poll);
+        self.meet(&canaries, sent);
         let metrics = self.read.metrics();
         metrics.announced(Announced::Log, events);
         match applied {
@@ -304,8 +344,23 @@ impl Follower {
             Some(marker) if marker == listener.marker() => StreamState::Starting,
             _ => StreamState::Pooler("a pooler between here and Postgres gives each statement another connection: set postgres.listen_url to the server itself".into()),
         });
-        self.read.polled();
-        Ok(Some(stamp))
+        self.read.polled(sent);
+        Ok(Some((stamp, events)))
+    }
+
+    /// Other pods make themselves known by their canaries.
+    fn meet(&mut self, canaries: &[Box<str>], now: Moment) {
+        for pod in canaries {
+            self.pods.insert(pod.clone(), now);
+        }
+        self.pods.retain(|_, seen| now.since(*seen) < CANARY_ASLEEP * 2);
+    }
+
+    /// Between polls while events come: the more pods there are, the longer, so that all together poll little more often than
+    /// a few would.
+    fn interval(&self) -> Duration {
+        let pods = u32::try_from(self.pods.len()).unwrap_or(u32::MAX);
+        self.settings.poll_interval * pods.div_ceil(PODS).max(1)
     }
 
     /// What others notified of, all of it before the poll that took `stamp` was sent.

@@ -87,6 +87,11 @@ pub async fn get(address: SocketAddr, path: &str) -> Answer {
     request(address, "GET", path, &[], b"").await
 }
 
+/// GET with these fields.
+pub async fn get_with(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> Answer {
+    request(address, "GET", path, fields, b"").await
+}
+
 /// POST of JSON.
 pub async fn post(address: SocketAddr, path: &str, json: &str) -> Answer {
     request(address, "POST", path, &[("Content-Type", "application/json")], json.as_bytes()).await

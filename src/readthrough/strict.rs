@@ -1,0 +1,172 @@
+//! Reads as consistent as the primary, at the price of a shared probe.
+//!
+//! A reader that must not miss a write which was acknowledged before it came waits for a poll that was sent after its
+//! arrival. Once that is applied the ledger knows of every such write, and what is stored is as good as a new answer if it is
+//! certified. One poll serves all who came before it was sent: group commit, for reads.
+//!
+//! Where the stream can't be asked (there is none, or it is interrupted) such a reader takes no stored answer and joins no
+//! flight whose statement has been sent: Postgres answers, or nobody does.
+//!
+//! # Tokens
+//! A client that has written brings the id of its transaction. It is looked for in the polls' snapshots, without a fill: until
+//! one of them sees it, no statement could. From then on a certified answer of a query with verdict has what that transaction
+//! wrote to it; of a query that lives by its ttl nothing is known, so its stamp itself must see the transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{Answer, By, Source};
+use super::error::ReadError;
+use super::look::{Ask, Joins, Look, Want};
+use super::{Readthrough, StreamState};
+use crate::cache::entry::Freshness;
+use crate::catalog::policy::Consistency;
+use crate::telemetry::metrics::Fallback;
+
+/// What a client that has written brings along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The history that it wrote in, if it says so.
+    pub lineage: Option<Box<str>>,
+    /// Its top-level transaction.
+    pub xid: u64,
+}
+
+impl Token {
+    /// Reads `<xid8>` or `<lineage>:<xid8>`, as `seawall.token()` gives it. `None`: it is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (lineage, xid): (Option<Box<str>>, &str) = match text.rsplit_once(':') {
+            Some((lineage, xid)) => (Some(Box::from(lineage)), xid),
+            None => (None, text),
+        };
+        let digits = !xid.is_empty() && xid.bytes().all(|byte| byte.is_ascii_digit());
+        let named = lineage.as_ref().is_none_or(|lineage| !lineage.is_empty());
+        xid.parse().ok().filter(|_| digits && named).map(|xid| Self { lineage, xid })
+    }
+}
+
+/// What the event stream said to a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    /// All that was acknowledged before the reader came is known.
+    Applied,
+    /// It could not be asked.
+    Unasked,
+}
+
+impl Readthrough {
+    /// What there is to say to `ask` that has to be as good as what Postgres would say: after a probe, and after `token` has
+    /// become visible. Waits until the query's `timeout` at most. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ReadError::LineageChanged`] and [`ReadError::NotVisible`], of the token.
+    pub async fn look_strictly(self: &Arc<Self>, ask: &Ask<'_>, token: Option<&Token>) -> Result<Look, ReadError> {
+        let deadline = Instant::now() + ask.route.query().policy().timeout;
+        let probe = self.probe(ask, deadline).await;
+        match (probe, token) {
+            (Probe::Applied, Some(token)) => self.wait_for(token, deadline).await?,
+            // Who only validates, and can't be told for the price of a poll, has a fill within the query's bounds.
+            (Probe::Unasked, None) if ask.route.query().policy().consistency == Consistency::Bounded => {
+                return Ok(self.look(ask));
+            }
+            _ => {}
+        }
+        let entry = self.store.get(ask.key);
+        let now = self.clock.now();
+        let mut why = Fallback::Miss;
+        if let Some(entry) = &entry {
+            let stands = entry.freshness(now);
+            why = match stands {
+                _ if probe == Probe::Unasked => Fallback::Strict,
+                _ if !self.is_current(entry, now) => Fallback::Invalidated,
+                Freshness::Stale(_) => Fallback::Expired,
+                Freshness::Fresh(_) if ask.directives.refuse_all_but_validated(entry.age(now)) => Fallback::Directive,
+                // What it depends on is known, or it has what the client wrote.
+                Freshness::Fresh(_)
+                    if entry.max_lag() < Duration::MAX
+                        || token.is_none_or(|token| entry.stamp().snapshot.sees(token.xid)) =>
+                {
+                    let source = Source::Memory { stands, by: By::Lifetime };
+                    return Ok(Look::Answer(Answer { entry: Arc::clone(entry), source }));
+                }
+                Freshness::Fresh(_) => Fallback::Strict,
+            };
+        }
+        if ask.directives.only_if_cached {
+            return Ok(Look::Withheld);
+        }
+        let joins = if probe == Probe::Applied { Joins::Sure } else { Joins::Unsent };
+        Ok(Look::Rebuild(Want { joins, after: token.map(|token| token.xid), ..Want::new(why) }))
+    }
+
+    /// Waits for a poll that was sent after `ask` arrived.
+    async fn probe(&self, ask: &Ask<'_>, deadline: Instant) -> Probe {
+        let mut polls = self.polls.subscribe();
+        let mut stream = self.stream.subscribe();
+        let applied = async {
+            loop {
+                let came = polls.borrow_and_update().is_some_and(|sent| sent >= ask.arrived);
+                if came {
+                    return Probe::Applied;
+                }
+                if !stream.borrow_and_update().is_asked() {
+                    return Probe::Unasked;
+                }
+                self.probes.notify_one();
+                tokio::select! {
+                    // The senders are this object's own, so they can't be gone.
+                    _ = polls.changed() => {}
+                    _ = stream.changed() => {}
+                }
+            }
+        };
+        timeout_at(deadline, applied).await.unwrap_or(Probe::Unasked)
+    }
+
+    /// Waits until a poll's snapshot sees what `token` names.
+    async fn wait_for(&self, token: &Token, deadline: Instant) -> Result<(), ReadError> {
+        let known = self.ledger.lineage();
+        let is_ours = |lineage: &str| known.as_ref().is_some_and(|known| known.as_str() == lineage);
+        if token.lineage.as_deref().is_some_and(|lineage| !is_ours(lineage)) {
+            return Err(ReadError::LineageChanged);
+        }
+        let mut polls = self.polls.subscribe();
+        let seen = async {
+            while !self.ledger.cursor().is_some_and(|cursor| cursor.sees(token.xid)) {
+                // The sender is this object's own, so it can't be gone.
+                let _ = polls.changed().await;
+            }
+        };
+        timeout_at(deadline, seen).await.map_err(|_| ReadError::NotVisible)
+    }
+
+    /// Resolves when a reader waits for a poll. Cancel safe.
+    pub async fn probe_wanted(&self) {
+        self.probes.notified().await;
+    }
+}
+
+impl StreamState {
+    /// Whether a poll can be expected.
+    fn is_asked(&self) -> bool {
+        matches!(self, Self::Following | Self::Starting | Self::Pooler(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_a_transaction_and_perhaps_a_lineage() {
+        let token = |lineage: Option<&str>, xid| Some(Token { lineage: lineage.map(Box::from), xid });
+        assert_eq!(Token::parse("725"), token(None, 725));
+        assert_eq!(Token::parse("7/0001/5/17.5/ab-c:725"), token(Some("7/0001/5/17.5/ab-c"), 725));
+        assert_eq!(Token::parse("18446744073709551615"), token(None, u64::MAX));
+        for text in ["", "x", ":5", "a:", "-1", "+1", "18446744073709551616", " 5", "5 ", "a:b"] {
+            assert_eq!(Token::parse(text), None, "{text:?}");
+        }
+    }
+}

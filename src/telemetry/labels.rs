@@ -1,0 +1,187 @@
+//! The values that labels have beside names from the configuration: fixed sets, so the number of series is known at start.
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every value of the label.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// As the label has it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// How a request ended: exactly one for each.
+    Outcome {
+        /// A fresh answer from memory.
+        Hit = "hit",
+        /// An old answer from memory, labelled as such.
+        Stale = "stale",
+        /// A fresh answer from Redis.
+        RedisHit = "redis_hit",
+        /// It waited for a flight that another request led.
+        Collapsed = "collapsed",
+        /// It led a flight.
+        Miss = "miss",
+        /// It asked Postgres although an answer was stored.
+        Bypass = "bypass",
+        /// 4xx: the client's mistake; or the client left before its answer.
+        Rejected = "rejected",
+        /// 5xx.
+        Error = "error",
+    }
+}
+
+labels! {
+    /// Where an answer came from.
+    Served {
+        /// Without waiting for anybody.
+        Memory = "memory",
+        /// Out of the shared tier.
+        Redis = "redis",
+        /// After a fill.
+        Postgres = "postgres",
+    }
+}
+
+labels! {
+    /// Why a rebuild began.
+    Rebuild {
+        /// Nothing was stored.
+        Miss = "miss",
+        /// What was stored had outlived its ttl.
+        Expired = "expired",
+        /// Shortly before expiry.
+        Early = "early",
+        /// A write made the stored answer wrong.
+        Invalidated = "invalidated",
+        /// Asked for by a directive or an operator.
+        Manual = "manual",
+    }
+}
+
+labels! {
+    /// Why a request had to wait for Postgres.
+    Fallback {
+        /// Nothing was stored.
+        Miss = "miss",
+        /// What was stored had outlived its ttl.
+        Expired = "expired",
+        /// What was stored is another history's, or a write made it wrong.
+        Invalidated = "invalidated",
+        /// The event stream has been silent for longer than `max_lag`.
+        Blind = "blind",
+        /// It must not miss any acknowledged write, and the event stream could not be asked.
+        Strict = "strict",
+        /// What was stored was fresh, and the request's directives wanted a newer one.
+        Directive = "directive",
+    }
+}
+
+labels! {
+    /// Why a rebuild brought nothing.
+    Failure {
+        /// Its deadline passed.
+        Timeout = "timeout",
+        /// No connection, or none came free.
+        Pool = "pool",
+        /// Postgres said no.
+        Database = "database",
+        /// Over `max_rows` or `result_max_bytes`.
+        TooLarge = "too_large",
+        /// Everybody who wanted it had left.
+        Cancelled = "cancelled",
+        /// A bug in Seawall.
+        Panic = "panic",
+    }
+}
+
+labels! {
+    /// What was turned away at a bound.
+    Refused {
+        /// `cache.max_queued_fills`.
+        QueueFull = "queue_full",
+        /// `server.max_waiters`.
+        Waiters = "waiters",
+        /// The rebuild's deadline passed in the queue.
+        Deadline = "deadline",
+        /// `server.max_connections`.
+        Connections = "connections",
+    }
+}
+
+labels! {
+    /// Why the service is degraded: it serves, and somebody should look.
+    Degraded {
+        /// The database can't be reached.
+        Postgres = "postgres",
+        /// A query can't be asked.
+        QueryBroken = "query_broken",
+        /// A query has not been prepared yet.
+        QueryPending = "query_pending",
+        /// Schema `seawall` is not in force: every query lives by its ttl alone.
+        NoEvents = "no_events",
+        /// The event stream is interrupted.
+        EventStream = "event_stream",
+        /// A pooler is between the event stream and Postgres.
+        Pooler = "pooler",
+        /// A query's tables lack triggers.
+        Triggers = "triggers",
+    }
+}
+
+labels! {
+    /// On which way an invalidation came.
+    Announced {
+        /// In the log, by a trigger or by SQL.
+        Log = "log",
+        /// By a notification of somebody else's.
+        Notify = "notify",
+        /// By hand, where there is no log.
+        Manual = "manual",
+    }
+}
+
+labels! {
+    /// Why everything was flushed.
+    Flush {
+        /// The log was pruned beyond what had been read.
+        Gap = "gap",
+        /// There was more than one poll brings.
+        Flood = "flood",
+        /// Another history.
+        Lineage = "lineage",
+        /// A definition has changed.
+        Schema = "schema",
+        /// Notifications may have been lost.
+        NotifyLost = "notify_lost",
+    }
+}
+
+labels! {
+    /// What a pooled connection does.
+    Pooled {
+        /// Open and idle.
+        Idle = "idle",
+        /// With a fill.
+        Busy = "busy",
+    }
+}
+
+labels! {
+    /// How an attempt to connect to Postgres ended.
+    Connects {
+        /// In a connection.
+        Ok = "ok",
+        /// In none.
+        Failed = "failed",
+    }
+}

@@ -1,0 +1,157 @@
+//! The doorbell: who sleeps is woken by every commit, and costs next to nothing meanwhile.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::support::client::get;
+use super::support::eventually::eventually;
+use super::support::service::{Plan, TestService, migrate, plan};
+use super::support::{TestDatabase, database};
+
+/// Safety polls are a quarter of an hour apart: a wake-up that is lost is not made up for within any test.
+const TOML: &str = "[invalidation]\nsource = \"log\"\n[defaults]\nmax_lag = \"1h\"\n[queries.product]\n\
+    sql = \"SELECT price FROM shop.products WHERE id = :id\"\nresult = \"value\"\ndepends = { \"shop.products\" = \"id = :id\" }\n";
+
+/// Commits of each writer; `SEAWALL_DOORBELL_COMMITS` for long.
+fn commits() -> i64 {
+    std::env::var("SEAWALL_DOORBELL_COMMITS").ok().and_then(|n| n.parse().ok()).unwrap_or(25)
+}
+
+fn planned(database: &TestDatabase) -> Plan {
+    plan(&database.url, TOML)
+}
+
+async fn sleepers(client: &Client) -> i64 {
+    let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted \
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    client.query_one(sql, &[]).await.expect("a count").get(0)
+}
+
+async fn pods_sleeping(client: &Client, pods: i64) {
+    eventually("the pods sleep", Duration::from_secs(20), async || match sleepers(client).await {
+        n if n == pods => Ok(()),
+        n => Err(n),
+    })
+    .await;
+}
+
+/// Waits until `service` knows what `xid` wrote.
+async fn knows(service: &TestService, xid: u64) {
+    eventually("a commit wakes who sleeps", Duration::from_secs(20), async || {
+        let cursor = service.read.ledger().cursor().expect("followed");
+        if cursor.sees(xid) { Ok(()) } else { Err(format!("{xid} is not in {cursor}")) }
+    })
+    .await;
+}
+
+/// One writer: autocommitted statements, transactions that stay open for a while, savepoints that are rolled back; pauses in
+/// between, in which pods fall asleep or don't. The pauses are Postgres's.
+async fn write(client: Client, writer: i64, services: &[TestService; 2]) {
+    let mut rng = fastrand::Rng::with_seed(writer.unsigned_abs());
+    let update = format!("UPDATE shop.products SET price = price + 1 WHERE id = {}", 10 + writer);
+    for _ in 0..commits() {
+        let pause = rng.f64() * rng.f64() * 0.8;
+        client.batch_execute(&format!("SELECT pg_sleep({pause})")).await.expect("a pause");
+        let open = match rng.u32(0..3) {
+            0 => format!("BEGIN; {update}"),
+            1 => format!("BEGIN; {update}; SELECT pg_sleep({}); {update}", rng.f64() * 0.4),
+            _ => format!(
+                "BEGIN; SAVEPOINT a; {update}; ROLLBACK TO a; SELECT pg_sleep({}); SAVEPOINT b; {update}; RELEASE b",
+                rng.f64() * 0.4
+            ),
+        };
+        client.batch_execute(&open).await.expect("written");
+        let row = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.expect("an id");
+        let xid: u64 = row.get::<_, &str>(0).parse().expect("a number");
+        client.batch_execute("COMMIT").await.expect("committed");
+        for service in services {
+            knows(service, xid).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_commit_is_missed_by_pods_that_fall_asleep_and_wake_all_the_time() {
+    let database = database().await;
+    migrate(&planned(&database)).await;
+    let services = [planned(&database).start().await, planned(&database).start().await];
+    let clients = [database.client().await, database.client().await, database.client().await, database.client().await];
+    let writers = clients.into_iter().zip(0..).map(|(client, writer)| write(client, writer, &services));
+    futures_util::future::join_all(writers).await;
+    // However busy the machine: these find both asleep.
+    let (watcher, writer) = (database.client().await, database.client().await);
+    for _ in 0..5 {
+        pods_sleeping(&watcher, 2).await;
+        let sql = "WITH written AS (UPDATE shop.products SET price = price + 1 WHERE id = 1) SELECT pg_current_xact_id()::text";
+        let row = writer.query_one(sql, &[]).await.expect("written");
+        let xid = row.get::<_, &str>(0).parse().expect("a number");
+        for service in &services {
+            knows(service, xid).await;
+        }
+    }
+    for service in &services {
+        let rung = service.metric("seawall_doorbells_total{needed=\"true\"}").await;
+        assert!(rung >= 5.0, "each of these wakes both: {rung}");
+    }
+    pods_sleeping(&database.client().await, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sleeps_asks_next_to_nothing_and_nobody_is_rung_while_all_are_awake() {
+    let database = database().await;
+    let client = database.client().await;
+    migrate(&planned(&database)).await;
+    let service = planned(&database).start().await;
+    pods_sleeping(&client, 1).await;
+    let polls = async || database.statements_like("%AS unseen%").await;
+    let before = polls().await;
+    client.batch_execute("SELECT pg_sleep(2)").await.expect("a pause");
+    assert!(polls().await - before <= 1, "as good as none while it sleeps: {}", polls().await - before);
+
+    // Awake, and kept so: notifications would have to pass a session that listens, too.
+    let rung = service.metric("seawall_doorbells_total{needed=\"true\"}").await;
+    for _ in 0..200 {
+        client.batch_execute("UPDATE shop.products SET price = price + 1 WHERE id = 1").await.expect("written");
+    }
+    service.catch_up(&client).await;
+    let rings = service.metric("seawall_doorbells_total{needed=\"true\"}").await - rung;
+    assert!((1.0..=4.0).contains(&rings), "the first of 200 commits wakes it: {rings}");
+    pods_sleeping(&client, 1).await;
+    assert_eq!(get(service.queries, "/v1/queries/product?id=1").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_is_cancelled_leaves_no_lock_behind() {
+    let database = database().await;
+    migrate(&planned(&database)).await;
+    let (writer, watcher) = (database.client().await, database.client().await);
+    let cancel = writer.cancel_token();
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut cancelled = 0;
+    for _ in 0..200 {
+        let statement = tokio::spawn({
+            let token = cancel.clone();
+            let spins = rng.u32(0..3_000);
+            async move {
+                for _ in 0..spins {
+                    tokio::task::yield_now().await;
+                }
+                let _ = token.cancel_query(tokio_postgres::NoTls).await;
+            }
+        });
+        let update = "UPDATE shop.products SET price = price + 1 WHERE id <= 40";
+        cancelled += i32::from(writer.batch_execute(update).await.is_err());
+        statement.await.expect("no panic");
+    }
+    assert_eq!(sleepers(&watcher).await, 0);
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    // One that comes late hits this.
+    let mut left = writer.query_one(held, &[]).await;
+    for _ in 0..10 {
+        if left.is_err() {
+            left = writer.query_one(held, &[]).await;
+        }
+    }
+    assert_eq!(left.expect("asked").get::<_, i64>(0), 0, "{cancelled} were cancelled");
+}

@@ -1,0 +1,263 @@
+//! A run: a database, pods, writers and readers for a time, what is broken meanwhile, and what must have come of it.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use super::changes::Truncates;
+use super::chaos::Chaos;
+use super::cluster::Cluster;
+use super::eventually::eventually;
+use super::history::Relation;
+use super::http::Client;
+use super::pod::{self, Pod};
+use super::questions::{self, QUERIES, Query, Question};
+use super::reader::{self, ask};
+use super::relay::Relay;
+use super::schema::{self, DATABASE, OWNER, SERVICE};
+use super::world::{Promise, World};
+use super::writer::{self, Manner};
+
+const WRITERS: [Manner; 5] = [Manner::Brisk, Manner::Brisk, Manner::Brisk, Manner::Slow, Manner::Slow];
+const READERS: usize = 8;
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Of each query, or a run has shown nothing of it; it goes on until there are as many. What takes long to fill has few
+/// while everything is written.
+const LEAST_HITS: u64 = 10;
+
+/// One at a time: what they measure is time.
+static ALONE: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+
+/// What is promised in all runs: small, so that what is lost shows.
+pub const PROMISE: Promise = Promise { max_lag: Duration::from_millis(500), timeout: Duration::from_secs(2) };
+
+/// How a run is set up.
+pub struct Plan {
+    pub name: &'static str,
+    /// Of `make test`; `SEAWALL_ORACLE_SECONDS` overrules it.
+    pub seconds: u64,
+    pub pods: usize,
+    /// Lines of `[invalidation]`.
+    pub invalidation: &'static str,
+    /// Beside those of every run.
+    pub queries: &'static [Query],
+    /// DDL of these, as the owner.
+    pub tables: String,
+    pub between: Between,
+    pub truncates: Truncates,
+    pub sabotage: Option<&'static str>,
+}
+
+/// What is between pods and Postgres.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Between {
+    Nothing,
+    /// A network that breaks.
+    Chaos,
+    /// An address that moves from server to server.
+    Relay,
+}
+
+impl Plan {
+    /// A run of one pod, as everybody would set it up.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            seconds: 6,
+            pods: 1,
+            invalidation: "source = \"log\"",
+            queries: &[],
+            tables: String::new(),
+            between: Between::Nothing,
+            truncates: Truncates::Sometimes,
+            sabotage: None,
+        }
+    }
+}
+
+/// A run that is under way, for what breaks it.
+pub struct Run {
+    pub world: Arc<World>,
+    pub pods: Vec<Pod>,
+    pub rng: Rng,
+    pub chaos: Option<Chaos>,
+    pub relay: Option<Relay>,
+    /// What pods and `seawall migrate` are configured with.
+    pub toml: String,
+}
+
+impl Run {
+    /// Nothing was found; and every query was asked, with hits to find something in.
+    pub fn kept_its_promise(&self) {
+        let (found, tally) = (self.world.violations().len(), self.world.tally());
+        assert_eq!(found, 0, "answers broke the promise");
+        for (name, row) in &tally.queries {
+            assert!(row.hits >= LEAST_HITS, "{name}: {} hits are too few to tell", row.hits);
+        }
+    }
+
+    /// What pods say of themselves, for who has to find out.
+    async fn show(&self) {
+        for pod in &self.pods {
+            println!("{}", pod.status().await);
+            for line in pod
+                .log()
+                .lines()
+                .filter(|line| !line.contains("a query works, but") && !line.contains("a rebuild failed"))
+            {
+                println!("{line}");
+            }
+        }
+    }
+
+    /// What was meant to break broke at least so often.
+    pub fn broke(&self, what: &str, times: u64) {
+        let broke = self.world.tally().faults.get(what).copied().unwrap_or(0);
+        assert!(broke >= times, "{what}: {broke} in this run, and {times} are the least to tell by");
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    Some(std::env::var(variable).ok()?.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
+
+fn configured(plan: &Plan, cluster: &Cluster, port: u16) -> String {
+    let url = |role: &str, port: u16| format!("postgres://{role}@127.0.0.1:{port}/{DATABASE}");
+    let lag = PROMISE.max_lag.as_millis();
+    let timeout = PROMISE.timeout.as_millis();
+    format!(
+        "[postgres]\nurl = \"{}\"\nmigrate_url = \"{}\"\npool_size = 6\n[invalidation]\n{}\n\
+         [defaults]\nttl = \"1h\"\nmax_lag = \"{lag}ms\"\ntimeout = \"{timeout}ms\"\nerror_backoff = \"50ms\"\n\
+         stale_while_revalidate = \"0s\"\nstale_if_error = \"0s\"\n{}{}",
+        url(SERVICE, port),
+        url(OWNER, cluster.port()),
+        plan.invalidation,
+        questions::toml(QUERIES),
+        questions::toml(plan.queries),
+    )
+}
+
+/// Runs `plan` with `breaking` beside it, until the time is over and what `breaking` is at is done.
+/// Afterwards everything was asked once more, and is judged, too.
+pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
+    let _alone = ALONE.lock().await;
+    let seconds = number("SEAWALL_ORACLE_SECONDS").unwrap_or(plan.seconds);
+    let seed = number("SEAWALL_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("{}: {seconds} s with SEAWALL_SEED={seed}", plan.name);
+    let mut rng = Rng::with_seed(seed);
+
+    let cluster = Cluster::start().await;
+    set_up(&cluster, &plan).await;
+    let (mut chaos, mut relay) = (None, None);
+    let port = match plan.between {
+        Between::Nothing => cluster.port(),
+        Between::Chaos => chaos.insert(Chaos::before(cluster.port())).port,
+        Between::Relay => relay.insert(Relay::before(cluster.port()).await).port,
+    };
+    let toml = configured(&plan, &cluster, port);
+    pod::run("migrate", &toml).await.unwrap_or_else(|error| panic!("{error}"));
+    let mut pods = vec![];
+    for _ in 0..plan.pods {
+        pods.push(Pod::start(&toml, plan.sabotage).await);
+    }
+    let world = World::new(cluster, PROMISE, plan.truncates, plan.sabotage);
+    let mut run = Run { world: Arc::clone(&world), pods, rng: rng.fork(), chaos, relay, toml };
+
+    let queries: Vec<&'static Query> = QUERIES.iter().chain(plan.queries).collect();
+    let queries: &'static [&'static Query] = queries.leak();
+    let addresses: Vec<_> = run.pods.iter().map(|pod| pod.queries).collect();
+    let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
+    for (n, manner) in WRITERS.into_iter().enumerate() {
+        writers.spawn(writer::write(Arc::clone(&world), manner, rng.fork(), n));
+    }
+    for _ in 0..READERS {
+        readers.spawn(reader::read(Arc::clone(&world), addresses.clone(), queries, rng.fork()));
+    }
+    // What is broken on purpose has as long as it needs, and no longer.
+    let is_broken = plan.sabotage.is_some();
+    let time = {
+        let world = Arc::clone(&world);
+        async move {
+            let deadline = world.now() + Duration::from_secs(seconds);
+            let enough = || is_broken || world.tally().least_hits(queries) >= LEAST_HITS;
+            while world.now() < deadline || !enough() && world.now() < deadline + WITHIN {
+                if is_broken && world.is_caught() {
+                    break;
+                }
+                world.idle(Duration::from_millis(20)).await;
+            }
+            world.end();
+        }
+    };
+    tokio::join!(time, breaking(&mut run));
+    while let Some(ended) = writers.join_next().await {
+        ended.expect("a writer knows what became of each of its writes");
+    }
+    while let Some(ended) = readers.join_next().await {
+        ended.expect("every answer makes sense");
+    }
+    agrees(&world).await;
+    // What is broken on purpose need not come round.
+    if !is_broken {
+        converges(&mut run, queries).await;
+    }
+    println!("{}", world.tally());
+    for violation in world.violations().iter().take(10) {
+        println!("{violation}");
+    }
+    if !world.violations().is_empty() {
+        run.show().await;
+    }
+    run
+}
+
+async fn set_up(cluster: &Cluster, plan: &Plan) {
+    let admin = cluster.session("postgres", "postgres").await;
+    admin.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await.expect("a database");
+    let admin = cluster.session("postgres", DATABASE).await;
+    admin.batch_execute(schema::ROLES).await.expect("roles");
+    let owner = cluster.session(OWNER, DATABASE).await;
+    for sql in [schema::TABLES, &schema::rows(), &plan.tables] {
+        owner.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {:?}", error.as_db_error()));
+    }
+}
+
+/// Once nothing is written or broken any more, everything can be asked of every pod, and is answered within the promise.
+async fn converges(run: &mut Run, queries: &[&'static Query]) {
+    for pod in &run.pods {
+        let mut client = Client::new(pod.queries);
+        for question in queries.iter().flat_map(|query| Question::all(query)) {
+            eventually(&question.path(), WITHIN, async || {
+                let answered = ask(&run.world, &mut client, question).await;
+                answered.then_some(()).ok_or_else(|| format!("{:?}", run.world.tally().problems))
+            })
+            .await;
+        }
+    }
+}
+
+/// What writers know of the rows is what Postgres has: else the judge judges by something else.
+async fn agrees(world: &World) {
+    let client = world.session("postgres").await;
+    let known = world.histories().all();
+    let relations = [
+        Relation::Item,
+        Relation::Note,
+        Relation::Part,
+        Relation::Animal,
+        Relation::Bulk,
+        Relation::BulkChild,
+        Relation::Grown,
+    ];
+    for relation in relations {
+        let there = schema::read(&client, relation).await.expect("it stands");
+        for (key, state) in known.iter().filter(|(key, _)| key.0 == relation) {
+            let found = there.get(key).copied().unwrap_or(super::history::State::Absent);
+            assert_eq!(found, *state, "{key:?}: what Postgres has, and what its writers know");
+        }
+    }
+}
