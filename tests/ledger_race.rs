@@ -200,9 +200,15 @@ fn any_change(ledger: &Ledger) {
         0 | 1 => polled(poll(read(text), &[event(110), event(109)])),
         2 => polled(poll(read("116:116:"), &[event(115), event(110)])),
         // A barrier in place of a list.
-        3 => drop(ledger.invalidate(&read("109:111:109"), None, &[Tag::new(some_tag())])),
-        4 => drop(ledger.invalidate(&read("111:111:"), Some(109), &[Tag::new(some_tag())])),
-        5 => drop(ledger.flush(&read("111:111:"))),
+        3 => {
+            ledger.invalidate(&read("109:111:109"), None, &[Tag::new(some_tag())]);
+        }
+        4 => {
+            ledger.invalidate(&read("111:111:"), Some(109), &[Tag::new(some_tag())]);
+        }
+        5 => {
+            ledger.flush(&read("111:111:"));
+        }
         6 => polled(Poll { rows: Rows::More, ..poll(read("116:116:"), &[]) }),
         _ => polled(poll(read_of("b", "55:55:"), &[])),
     }
@@ -252,26 +258,50 @@ fn writers_take_turns_and_lose_none_of_each_others_changes() {
     check(|| readers_beside(ROOMY, 2));
 }
 
-#[test]
-fn what_is_refused_before_a_change_and_after_it_is_refused_all_the_while() {
-    check(|| {
-        let scene = Scene::new(TINY);
-        let [lacks, tags] =
-            [&read("105:105:"), &read("100:100:")].map(|stamp| (stamp.clone(), [Tag::new("t"), Tag::new("v")]));
-        let certify = |ledger: &Ledger| ledger.certify(&lacks.0, &lacks.1) || ledger.certify(&tags.0, &tags.1);
-        assert!(!certify(&scene.ledger));
+/// Applies one `change` to a ledger of `bounds` that knows of an event of `tag`, beside a reader of what lacks it.
+fn refused_all_the_while(bounds: Bounds, tag: &'static str, change: fn(&Ledger)) {
+    check(move || {
+        let ledger = Arc::new(Ledger::new(bounds));
+        apply(&ledger, poll(read("100:100:"), &[]));
+        apply(&ledger, poll(read("106:106:"), &[(105, tag)]));
+        let (lacks, tags) = (read("105:105:"), [Tag::new("t")]);
+        let refuses = |ledger: &Ledger| !ledger.certify(&lacks, &tags) && !ledger.required(&tags).met_by(&lacks);
+        assert!(refuses(&ledger));
         let writer = {
-            let scene = Arc::clone(&scene);
-            // Of one history only: in another both are refused for another reason.
-            thread::spawn(move || {
-                apply(&scene.ledger, poll(read("111:111:"), &[(110, "t"), (109, "v")]));
-                scene.ledger.flush(&read("116:116:"));
-            })
+            let ledger = Arc::clone(&ledger);
+            thread::spawn(move || change(&ledger))
         };
-        let seen = (0..2).any(|_| certify(&scene.ledger));
+        assert!(refuses(&ledger), "midway");
         writer.join().expect("no writer panics");
-        assert!(!seen);
+        assert!(refuses(&ledger), "afterwards");
     });
+}
+
+#[test]
+fn what_is_forgotten_is_refused_before_and_after_and_all_the_while() {
+    let change: fn(&Ledger) = |ledger| apply(ledger, poll(read("111:111:"), &[(110, "u")]));
+    refused_all_the_while(Bounds { tags: 1, ..ROOMY }, "t", change);
+    refused_all_the_while(Bounds { xids: 1, ..ROOMY }, "t", change);
+    refused_all_the_while(Bounds { tags: 1, ..ROOMY }, "*", change);
+}
+
+#[test]
+fn what_is_replaced_or_flushed_is_refused_before_and_after_and_all_the_while() {
+    for tag in ["t", "*"] {
+        refused_all_the_while(ROOMY, tag, |ledger| {
+            apply(ledger, poll(read("111:111:"), &[(110, "t"), (110, "*")]));
+        });
+        refused_all_the_while(ROOMY, tag, |ledger| {
+            ledger.invalidate(&read("111:111:"), None, &[Tag::new("t"), Tag::new("*")]);
+        });
+        refused_all_the_while(ROOMY, tag, |ledger| {
+            ledger.flush(&read("111:111:"));
+        });
+        refused_all_the_while(Bounds { listed: 1, ..ROOMY }, tag, |ledger| {
+            apply(ledger, poll(read("111:111:"), &[(110, "t"), (109, "t"), (110, "*"), (109, "*")]));
+        });
+        refused_all_the_while(ROOMY, tag, |ledger| apply(ledger, poll(read_of("b", "55:55:"), &[])));
+    }
 }
 
 #[test]

@@ -74,7 +74,7 @@ pub enum Applied {
     /// Of the same lineage, and yet its snapshot does not cover the cursor: another history all the same. Nothing was
     /// applied, and the poll doesn't count as one.
     OtherHistory,
-    /// Another poll was applied since it was asked. Nothing was applied.
+    /// Another poll was applied since it was asked, or the history abandoned. Nothing was applied.
     Superseded,
 }
 
@@ -121,17 +121,19 @@ impl Ledger {
             _ if !matches!(applied, Applied::Events { .. }) => writing.raise(&snapshot),
             (Some(_), _) => writing.learn_events(events, &snapshot, cursor.as_ref()),
             // The log's horizon stands for what was pruned before this first poll.
-            (None, Some(pruned)) => {
+            (None, Some(pruned)) if !writing.book.abandoned => {
                 writing.raise(&Snapshot::before(pruned));
                 writing.learn_events(events, &snapshot, None);
             }
-            // No log: what was announced before this process listened is anybody's guess.
-            (None, None) => writing.raise(&snapshot),
+            // No log: what was announced before this process listened is anybody's guess. So is with one what came on
+            // another way before fills went to a second history, and back to this one.
+            (None, _) => writing.raise(&snapshot),
         }
         writing.forget();
         let (tags, raised) = (writing.touched, writing.raised);
         history.cursor.store(Arc::new(Some(snapshot)));
         book.turn += 1;
+        book.abandoned = false;
         let anew = fresh.is_some();
         if let Some(fresh) = fresh {
             self.history.store(fresh);

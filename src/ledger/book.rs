@@ -41,8 +41,12 @@ const SWEPT_AT_LEAST: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Book {
     pub(super) bounds: Bounds,
-    /// Polls that moved the cursor, of every history: a poll asked before another was applied is recognised by it.
+    /// Polls that moved the cursor, of every history, and histories that were abandoned: a poll asked before is recognised
+    /// by it.
     pub(super) turn: u64,
+    /// Whether a history was left without a poll to say so. Should a first poll find it again, it stands for what had been
+    /// announced in it.
+    pub(super) abandoned: bool,
     /// Of the next batch.
     next: u64,
     /// Tags by when they were last added to.
@@ -60,7 +64,16 @@ impl Book {
 
     /// Begins the account of another history, of which nothing is known.
     pub(super) fn begin_anew(&mut self) {
-        *self = Self { bounds: self.bounds, turn: self.turn, next: self.next, ..Self::default() };
+        let Self { bounds, turn, abandoned, next, .. } = *self;
+        *self = Self { bounds, turn, abandoned, next, ..Self::default() };
+    }
+
+    /// Forgets a history that no poll has ended. A poll that was asked before can't stand for what is forgotten: it may
+    /// have been read before that came.
+    pub(super) fn abandon(&mut self) {
+        self.begin_anew();
+        self.abandoned = true;
+        self.turn += 1;
     }
 
     /// Transaction ids held.

@@ -118,7 +118,7 @@ impl Ledger {
             return;
         }
         if self.history.load().cursor.load().is_some() {
-            book.begin_anew();
+            book.abandon();
             self.history.store(Arc::new(History::new(None, 0)));
             self.gauge(&book);
         }
@@ -230,6 +230,9 @@ impl Ledger {
             Some(_) => Adopted::Replaced,
             None => Adopted::First,
         };
+        if adopted == Adopted::Replaced {
+            book.abandon();
+        }
         self.begin_anew(&mut book, lineage);
         adopted
     }

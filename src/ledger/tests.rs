@@ -7,6 +7,8 @@ use crate::clock::Moment;
 use crate::stamp::{Lineage, Snapshot, Stamp};
 use crate::tag::Tag;
 
+mod required;
+
 const BOUNDS: Bounds = Bounds { tags: 1000, xids: 10_000, listed: 3 };
 
 fn snapshot(text: &str) -> Snapshot {
@@ -302,6 +304,25 @@ fn a_first_poll_of_another_history_than_fills_found_is_believed_at_once() {
 }
 
 #[test]
+fn what_was_announced_in_a_history_that_fills_left_and_found_again_is_not_forgiven() {
+    let ledger = Ledger::new(BOUNDS);
+    ledger.adopt(&Lineage::new("a"));
+    let asked = ledger.ask();
+    ledger.invalidate(&stamp("110:110:"), None, &[tag("t")]);
+    for lineage in ["b", "a"] {
+        assert_eq!(ledger.adopt(&Lineage::new(lineage)), Adopted::Replaced);
+    }
+    assert_eq!(ledger.apply(&asked, poll("108:108:", &[])), Applied::Superseded, "read before it was announced");
+    apply(&ledger, poll("112:112:", &[]));
+    assert!(!certifies(&ledger, "109:109:", &["t"]), "the log says nothing of it");
+    assert!(certifies(&ledger, "112:112:", &["t"]));
+    ledger.forgo_stream();
+    assert_eq!(ledger.adopt(&Lineage::new("a")), Adopted::First);
+    apply(&ledger, poll("114:114:", &[]));
+    assert!(!certifies(&ledger, "113:113:", &["t"]) && certifies(&ledger, "114:114:", &["t"]));
+}
+
+#[test]
 fn the_version_rises_with_what_is_required_and_not_with_every_poll() {
     let ledger = polled();
     let version = ledger.version();
@@ -437,56 +458,4 @@ fn snapshots_that_no_primary_gave_lose_nothing() {
     ledger.invalidate(&stamp("104:110:104"), None, &[tag("t")]);
     assert!(!certifies(&ledger, "105:110:105", &["t"]) && !certifies(&ledger, "104:110:104", &["t"]));
     assert!(certifies(&ledger, "110:110:", &["t"]));
-}
-
-#[test]
-fn r3_only_a_flight_sent_at_or_after_what_is_required_is_sure() {
-    let ledger = polled();
-    let tags = [tag("t")];
-    let before = ledger.required(&tags);
-    apply(&ledger, poll("106:106:", &[(105, "t")]));
-    let event = ledger.required(&tags);
-    assert!(!event.sure_of(&before), "it may have been read before 105 ended");
-    assert!(before.sure_of(&event) && event.sure_of(&event));
-    assert!(!event.met_by(&stamp("105:105:")) && event.met_by(&stamp("106:106:")));
-    apply(&ledger, poll("111:111:", &[(110, "t")]));
-    let later = ledger.required(&tags);
-    assert!(event.sure_of(&later), "105 is in no list any more, and seen by the cursor");
-    ledger.invalidate(&stamp("111:113:111"), None, &tags);
-    let barred = ledger.required(&tags);
-    assert!(!barred.sure_of(&later) && barred.sure_of(&barred));
-    ledger.flush(&stamp("111:115:111"));
-    let flushed = ledger.required(&tags);
-    assert!(!flushed.sure_of(&barred) && barred.sure_of(&flushed));
-    let token = ledger.required(&tags).and(114);
-    assert!(token.sure_of(&flushed), "the flush saw it");
-    assert!(!ledger.required(&tags).and(116).sure_of(&flushed));
-}
-
-#[test]
-fn r3_forgetting_makes_no_flight_unsure_that_was_sent_after_the_event() {
-    let ledger = Ledger::new(Bounds { tags: 1, ..BOUNDS });
-    apply(&ledger, poll("100:100:", &[]));
-    apply(&ledger, poll("106:106:", &[(105, "t")]));
-    let sent = ledger.required(&[tag("t")]);
-    apply(&ledger, poll("111:111:", &[(110, "u")]));
-    assert!(ledger.required(&[tag("t")]).sure_of(&sent), "the horizon rose to a snapshot that it had");
-}
-
-#[test]
-fn r3_across_histories_what_was_required_is_moot_and_a_cold_start_is_joined() {
-    let ledger = Ledger::default();
-    let first = ledger.required(&[]);
-    ledger.adopt(&Lineage::new("a"));
-    let before = ledger.required(&[]);
-    assert!(before.sure_of(&first), "a cold start's flights are joined, whichever lands first");
-    ledger.adopt(&Lineage::new("b"));
-    let after = ledger.required(&[]);
-    assert!(after.sure_of(&after) && !before.sure_of(&after) && !after.sure_of(&before));
-    assert!(ledger.accepts(&after, &of("b", "5:5:")) && !ledger.accepts(&after, &of("a", "5:5:")));
-    assert!(ledger.accepts(&before, &of("b", "5:5:")), "what was required of a history that is gone is moot");
-    let ledger = Ledger::default();
-    let first = ledger.required(&[tag("t")]);
-    apply(&ledger, poll("106:106:", &[(105, "t")]));
-    assert!(!ledger.required(&[tag("t")]).sure_of(&first), "sent before anything was known");
 }

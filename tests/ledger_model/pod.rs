@@ -236,6 +236,10 @@ impl Pod {
         self.ledger.adopt(&read.stamp.lineage);
         self.twin.adopt(&read.stamp.lineage);
         if self.told.cursor.is_none() && self.told.lineage.as_ref() != Some(&read.stamp.lineage) {
+            if self.told.lineage.is_some() {
+                self.told.abandoned = true;
+                self.told.turn += 1;
+            }
             self.told.begin_anew(&read.stamp.lineage);
         }
     }
@@ -278,7 +282,8 @@ impl Pod {
         let fresh = certify(&self.ledger, stamp, &names);
         let by_twin = certify(&self.twin, stamp, &names);
         let same = self.told.lineage.as_ref() == Some(&stamp.lineage);
-        let missing = self.missing(value, db);
+        // Before the first poll all are blind, and nothing is served as fresh (R6).
+        let missing = self.missing(value, db).filter(|_| self.has_polled());
         let describe = || format!("{value:?}, required {} of {:?}", self.told.requires(&value.tags), self.told.lineage);
         if (fresh || by_twin) && (missing.is_some() || !same) {
             return Err(Wrong::Fresh(describe()));
@@ -355,6 +360,7 @@ impl Pod {
             place: self.told.requires(tags).max(token.map_or(0, |(_, place)| place)),
             token: token.is_some(),
             order: self.order,
+            era: self.told.era,
             at_once: db.read(),
         });
         if self.wants.len() > 12 {

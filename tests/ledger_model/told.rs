@@ -26,6 +26,10 @@ pub struct Told {
     pub tags: BTreeMap<usize, u64>,
     pub polled: Option<u64>,
     pub turn: u64,
+    /// Fills left another history before the first poll.
+    pub abandoned: bool,
+    /// How often all was begun anew.
+    pub era: u64,
     /// The most that a ledger can have been told to hold: transaction ids of each tag, and running ones.
     pub listed: BTreeMap<usize, usize>,
     pub running: usize,
@@ -33,7 +37,8 @@ pub struct Told {
 
 impl Told {
     pub fn begin_anew(&mut self, lineage: &Lineage) {
-        *self = Self { lineage: Some(lineage.clone()), turn: self.turn, polled: self.polled, ..Self::default() };
+        let Self { turn, polled, abandoned, era, .. } = *self;
+        *self = Self { lineage: Some(lineage.clone()), turn, polled, abandoned, era: era + 1, ..Self::default() };
     }
 
     /// A poll is applied that was asked at `turn`: what becomes of it.
@@ -57,13 +62,17 @@ impl Told {
             _ => None,
         };
         // Without a log nobody knows what was announced before the first poll.
-        if flushed.is_some() || cursor.is_none() && pruned.is_none() {
+        let unknown = cursor.is_none() && (pruned.is_none() || std::mem::take(&mut self.abandoned));
+        if flushed.is_some() || unknown {
             self.horizon = self.horizon.max(read.place);
         } else if cursor.is_none() {
             self.horizon = self.horizon.max(*pruned_place);
         }
         if let Some(flushed) = flushed {
             return flushed;
+        }
+        if unknown {
+            return Applied::Events { tags: 0 };
         }
         self.running += read.stamp.snapshot.running();
         for row in rows {

@@ -18,6 +18,8 @@ pub struct Want {
     pub place: u64,
     pub token: bool,
     pub order: u64,
+    /// What was required before all began anew is nothing that a later flight knows of, though the lineage came back.
+    pub era: u64,
     /// What a statement reads that is sent at this moment and finds the server at once.
     pub at_once: Read,
 }
@@ -49,7 +51,7 @@ impl Want {
         if sure && unmet || sure_of_twin && short {
             return Err(Wrong::Sure(format!("place {} of {at_once:?}", self.place)));
         }
-        let sent_after = self.order <= flight.order && self.lineage == flight.lineage && !self.token;
+        let sent_after = self.order <= flight.order && self.era == flight.era && !self.token;
         if sent_after && !(sure && sure_of_twin) {
             return Err(Wrong::Sure(format!("not of what was sent after it: {:?}", self.required)));
         }
