@@ -24,7 +24,7 @@ demo:
 
 ## Every test, against real PostgreSQL.
 test: tools
-	$(CARGO) test --locked --quiet
+	$(CARGO) test --locked --quiet --no-fail-fast
 
 ## Whether the oracle of invalidation notices services that are broken on purpose.
 sabotage: tools

@@ -134,7 +134,7 @@ impl Metrics {
         let doorbells = counters(
             r,
             "seawall_doorbells_total",
-            "Notifications that woke this process, by whether there was something to read.",
+            "Rings that reached this process, by whether one woke it for something to read.",
             &["needed"],
         );
         let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);

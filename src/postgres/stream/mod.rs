@@ -248,8 +248,9 @@ impl Follower {
         loop {
             let began = Instant::now();
             rung.extend(listener.arrived());
-            let rang = doorbell.sleeps() && rung.iter().any(|payload| payload.is_empty());
-            if rang {
+            let rings = rung.iter().filter(|payload| payload.is_empty()).count();
+            let woken = rings > 0 && doorbell.sleeps();
+            if woken {
                 doorbell.wake(&listener.client).await?;
             }
             if listener.has_lost() {
@@ -262,8 +263,9 @@ impl Follower {
                 polled = self.poll(&listener, &poller).await?;
             }
             let (stamp, events) = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
-            if rang {
-                self.read.metrics().rung(events > 0);
+            for ring in 0..rings {
+                // One of them woke it, and only where it slept: the others were for what is read by then, or for another pod.
+                self.read.metrics().rung(woken && ring == 0 && events > 0);
             }
             let slept = doorbell.sleeps();
             doorbell.polled(&listener.client, events, &stamp.snapshot).await?;
