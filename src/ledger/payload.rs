@@ -11,7 +11,8 @@ use crate::tag::Tag;
 /// A payload, read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Payload {
-    /// The tags it names. A name without a colon may be a table's, so its rows (`name:*`) are among them.
+    /// The tags it names. A name without a colon may be a table's, so its rows (`name:*`) are among them; so is the table of
+    /// rows.
     pub tags: Vec<Tag>,
     /// Which transaction wrote, if the payload says so once and in digits. A claim, not a fact.
     pub xid: Option<u64>,
@@ -38,6 +39,9 @@ impl Payload {
             if !name.contains(&b':') && name != b"*" {
                 payload.tags.push(Tag::of_bytes(&[&name[..], b":*"].concat()));
             }
+            // A write to rows is one to their table, whose name has a dot.
+            let table = name.iter().position(|&b| b == b':').map(|colon| &name[..colon]);
+            payload.tags.extend(table.filter(|table| table.contains(&b'.')).map(Tag::of_bytes));
         }
         if claims > 1 {
             payload.malformed += 1;
@@ -70,6 +74,7 @@ mod tests {
         assert_eq!(read("a:1  b%20c:%C3%BC").tags, tags(&["a:1", "b c:ü"]));
         assert_eq!(read("shop.products").tags, tags(&["shop.products", "shop.products:*"]), "its rows, too");
         assert_eq!(read("*").tags, tags(&["*"]));
+        assert_eq!(read("shop.products:id=4").tags, tags(&["shop.products:id=4", "shop.products"]), "its table, too");
         assert_eq!(read("a:1 xid=77"), Payload { tags: tags(&["a:1"]), xid: Some(77), malformed: 0 });
         for text in ["a:50%", "a:%zz", "a:%4"] {
             assert_eq!(read(text), Payload { tags: tags(&[text]), xid: None, malformed: 1 }, "taken as it stands");

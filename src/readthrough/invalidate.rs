@@ -58,7 +58,9 @@ impl Readthrough {
             Announced::Unlogged { after } => {
                 let hashed: Vec<Tag> =
                     texts.iter().flat_map(|text| tags::with_rows(text)).map(|t| Tag::new(&t)).collect();
-                if self.ledger.invalidate(&after, None, &hashed) == Invalidated::OtherHistory {
+                let tables = texts.iter().filter_map(|text| tags::table_of(text)).map(Tag::new);
+                let all: Vec<Tag> = hashed.iter().copied().chain(tables).collect();
+                if self.ledger.invalidate(&after, None, &all) == Invalidated::OtherHistory {
                     let history = after.lineage.as_str();
                     return Err(OriginError::Behind(format!("its history is {history}, the one in force is another")));
                 }

@@ -130,8 +130,12 @@ fn read(row: &Row, sent: Moment) -> Result<Brought, Trouble> {
             canaries.push(pod.into());
             continue;
         }
-        purged.extend(tags::purged(text).map(Tag::new));
+        if let Some(tag) = tags::purged(text) {
+            purged.push(Tag::new(tag));
+            continue;
+        }
         events.push(Event { tag: Tag::new(text), xid });
+        events.extend(tags::table_of(text).map(|table| Event { tag: Tag::new(table), xid }));
     }
     let poll = lineage.map(|lineage| Poll {
         sent,
