@@ -406,14 +406,11 @@ impl Follower {
             (true, true) if self.has_log() => StreamState::Following,
             (true, true) => StreamState::Listening,
         });
-        let polled = match applied {
-            Applied::Superseded => Polled::Superseded,
-            _ => {
-                self.read.polled(sent);
-                Polled::Applied { events }
-            }
-        };
-        Ok(Some((stamp.snapshot, polled)))
+        if applied == Applied::Superseded {
+            return Ok(Some((stamp.snapshot, Polled::Superseded)));
+        }
+        self.read.polled(sent);
+        Ok(Some((stamp.snapshot, Polled::Applied { events })))
     }
 
     /// Other pods make themselves known by their canaries.
