@@ -45,11 +45,12 @@ async fn install(settings: &Settings, service: &str, tables: &[&str]) {
     assert_eq!(report.left, vec![]);
 }
 
-/// A session, and the process that serves it.
+/// A session that has run `sql`, and the process that serves it.
 async fn session(server: &Server, database: &str, sql: &str) -> (Client, String) {
     let client = server.client(database).await.expect("a connection");
-    run(&client, sql).await;
+    // First: what is asked by the extended protocol leaves a portal, which would keep its snapshot in a transaction.
     let pid = client.query_one("SELECT pg_backend_pid()::text", &[]).await.expect("it has one").get(0);
+    run(&client, sql).await;
     (client, pid)
 }
 

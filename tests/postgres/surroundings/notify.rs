@@ -162,12 +162,8 @@ async fn a_queue_that_a_listener_in_a_transaction_does_not_read_names_it() {
     .await;
     assert_eq!(look(&settings, &[], LONG).await.queue, None);
 
-    let (sleepy, pid) = session(
-        &server,
-        "template1",
-        "SET application_name = 'sleepy'; LISTEN changes; BEGIN; SELECT 'a secret of the listener'",
-    )
-    .await;
+    let (sleepy, pid) = session(&server, "template1", "SET application_name = 'sleepy'; LISTEN changes").await;
+    run(&sleepy, "BEGIN; SELECT 'a secret of the listener'").await;
     // A thousandth of 1,048,575 pages is 1,048 and a half.
     run(&writer, &pages(1040)).await;
     assert_eq!(look(&settings, &[], LONG).await.queue, None, "just below the threshold");
