@@ -32,10 +32,10 @@ fn plpgsql(source: &str) -> bool {
             Token::Word if is("declare") => declaring = true,
             Token::Word if is("begin") => declaring = false,
             Token::Word if is("execute") => executing = true,
-            Token::Word | Token::Quoted if is("pg_notify") || text == "\"pg_notify\"" => {
-                if next == Some(Token::Open) {
-                    return true;
-                }
+            Token::Word | Token::Quoted
+                if (is("pg_notify") || text == "\"pg_notify\"") && next == Some(Token::Open) =>
+            {
+                return true;
             }
             // A variable may be called so: `notify boolean;` among declarations, `notify := true;` among statements.
             Token::Word if is("notify") && !declaring => {
@@ -54,7 +54,7 @@ fn plpgsql(source: &str) -> bool {
 /// Whether what follows `before` is a new statement. `>` ends a label.
 fn begins_statement(before: Option<&(Token, &str)>) -> bool {
     match before {
-        None | Some((Token::Semicolon, _)) | Some((Token::Operator, ">")) => true,
+        None | Some((Token::Semicolon, _) | (Token::Operator, ">")) => true,
         Some((Token::Word, word)) => {
             ["begin", "then", "else", "loop"].iter().any(|opening| word.eq_ignore_ascii_case(opening))
         }

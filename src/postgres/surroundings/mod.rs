@@ -56,7 +56,7 @@ pub struct Surroundings {
 /// The first of what was found, and how many more there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed<T> {
-    /// [`LISTED`] at most.
+    /// 20 at most.
     pub first: Vec<T>,
     /// How many are left out.
     pub more: u64,
@@ -126,15 +126,13 @@ async fn look(client: &Client, tables: &[u32], retention: Duration) -> Result<Su
 
 /// Every table whose writes concern a query of `catalog`.
 fn depended_on(catalog: &Catalog) -> Vec<u32> {
-    let verdicts = catalog.iter().filter_map(|query| query.verdict());
-    let mut tables: Vec<u32> = verdicts
-        .flat_map(|verdict| {
-            let of = |d: &crate::catalog::verdict::Dependency| {
-                std::iter::once(d.relation.oid).chain(d.family.iter().map(|member| member.relation.oid)).collect()
-            };
-            verdict.dependencies.iter().flat_map(of as fn(&_) -> Vec<u32>).collect::<Vec<u32>>()
-        })
-        .collect();
+    let mut tables = vec![];
+    for verdict in catalog.iter().filter_map(|query| query.verdict()) {
+        for dependency in &verdict.dependencies {
+            tables.push(dependency.relation.oid);
+            tables.extend(dependency.family.iter().map(|member| member.relation.oid));
+        }
+    }
     tables.sort_unstable();
     tables.dedup();
     tables
