@@ -88,7 +88,9 @@ fn notifying(trigger: &NotifyingTrigger, source: Source) -> Warning {
     let remedy = match (source, trigger.is_read) {
         (Source::Log, true) => "Seawall's own triggers announce these writes: drop this one, or notify rarely",
         (Source::Log, false) => "notify rarely, or from a job that looks for what is new",
-        _ => "with source = \"log\" Seawall's own triggers announce writes, and notify only where a pod sleeps",
+        (Source::Notify | Source::None, _) => {
+            "with source = \"log\" Seawall's own triggers announce writes, and notify only where a pod sleeps"
+        }
     };
     let message = format!(
         "trigger {} on {}{whose} notifies, in {}(){often}: each commit with it holds a lock of the whole server while its \
@@ -272,9 +274,11 @@ mod tests {
         assert_eq!(kinds(&with), ["notify_trigger", "more", "cleanup_held", "prepared_transactions"]);
         assert_eq!(with.iter().map(Warning::weight).collect::<Vec<_>>(), ["warning", "note", "warning", "note"]);
         assert!(with[0].message.contains("drop this one"), "{}", with[0].message);
-        let without = warnings(&Ok(found()), Source::None, RETENTION);
-        assert_eq!(kinds(&without), ["notify_trigger", "more"]);
-        assert!(!without[0].message.contains("drop"), "{}", without[0].message);
+        for source in [Source::Notify, Source::None] {
+            let without = warnings(&Ok(found()), source, RETENTION);
+            assert_eq!(kinds(&without), ["notify_trigger", "more"]);
+            assert!(!without[0].message.contains("drop"), "{}", without[0].message);
+        }
     }
 
     #[test]
