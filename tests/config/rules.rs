@@ -205,7 +205,7 @@ fn session_settings_are_texts_that_postgres_can_take() {
 #[test]
 fn events_come_from_the_log_from_notifications_or_from_nowhere() {
     rule("invalidation.source", &["\"none\"", "\"log\"", "\"notify\""], &["\"x\"", "\"\""], "\"none\"");
-    rule("invalidation.proactive", &["0", "10000"], &["-1", "10001", "\"1\"", "0.5"], "0 to 10000");
+    rule("invalidation.proactive", &["0", "10000"], &["-1", "10001"], "0 to 10000");
     let key = "invalidation.advisory_key";
     rule(key, &["-9223372036854775808", "9223372036854775807", "0"], &["\"7\"", "0.5", "true"], "without quotes");
     rule("defaults.proactive_refresh", &["true", "false"], &["\"true\"", "1"], "write true or false");
