@@ -7,8 +7,8 @@ SOAK_CASES ?= 1000000
 SOAK_SCHEDULES ?= 200000
 SOAK_HISTORIES ?= 200000
 SOAK_EVENTS ?= 8640000
-# Commits of each writer to pods that fall asleep, about two a second; rows through the event log.
-SOAK_COMMITS ?= 1200
+# Seconds of writers and pods that fall asleep; rows through the event log.
+SOAK_DOORBELL_SECONDS ?= 600
 SOAK_LOG_ROWS ?= 2000000
 # Of the bench; all of them unless some are named.
 QUESTIONS ?=
@@ -26,9 +26,9 @@ demo:
 test: tools
 	$(CARGO) test --locked --quiet --no-fail-fast
 
-## Whether the oracle of invalidation notices services that are broken on purpose.
+## Whether the oracle of invalidation and the doorbell's model notice services that are broken on purpose.
 sabotage: tools
-	$(CARGO) test --locked --quiet --features sabotage --test oracle sabotage
+	$(CARGO) test --locked --quiet --features sabotage --test oracle --test doorbell sabotage
 
 ## What continuous integration checks beside the tests.
 lint:
@@ -48,8 +48,8 @@ bench: tools
 pictures:
 	$(CARGO) bench --locked --quiet --bench service -- publish $(QUESTIONS)
 
-## Mixed load with random faults, outages, the oracle of invalidation with all of its faults, the parsers' fuzzing, the flights'
-## and the ledger's models, for long. SEAWALL_SEED repeats one.
+## Mixed load with random faults, outages, the oracle of invalidation with all of its faults, the parsers' fuzzing, the flights',
+## the ledger's and the doorbell's models, for long. SEAWALL_SEED repeats one.
 soak: tools
 	SEAWALL_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --release --test soak -- --nocapture
 	SEAWALL_OUTAGE_SECONDS=$(SOAK_OUTAGE_SECONDS) $(CARGO) test --locked --release --test integration outage
@@ -58,7 +58,8 @@ soak: tools
 	SEAWALL_SHUTTLE_ITERATIONS=$(SOAK_SCHEDULES) $(CARGO) test --locked --release --test flight_model --test ledger_race
 	SEAWALL_LEDGER_HISTORIES=$(SOAK_HISTORIES) $(CARGO) test --locked --release --test ledger_model -- --nocapture
 	SEAWALL_LEDGER_EVENTS=$(SOAK_EVENTS) $(CARGO) test --locked --release --test ledger_size -- --nocapture
-	SEAWALL_DOORBELL_COMMITS=$(SOAK_COMMITS) SEAWALL_LOG_ROWS=$(SOAK_LOG_ROWS) $(CARGO) test --locked --release --test integration -- doorbell:: log::
+	SEAWALL_DOORBELL_SECONDS=$(SOAK_DOORBELL_SECONDS) $(CARGO) test --locked --release --test doorbell -- --nocapture no_commit
+	SEAWALL_LOG_ROWS=$(SOAK_LOG_ROWS) $(CARGO) test --locked --release --test integration -- log::
 
 ## PostgreSQL's binaries, where the machine has none.
 tools:

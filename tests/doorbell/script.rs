@@ -49,8 +49,15 @@ pub enum Blow {
 #[derive(Clone, Debug)]
 pub enum Script {
     /// One statement without a block around it, so that the commit is its own.
-    Single { step: Step, blow: Option<Blow> },
-    Block { steps: Vec<Step>, end: End, blow: Option<Blow> },
+    Single {
+        step: Step,
+        blow: Option<Blow>,
+    },
+    Block {
+        steps: Vec<Step>,
+        end: End,
+        blow: Option<Blow>,
+    },
 }
 
 /// Pods fall asleep after a quarter of a second without events: half of the pauses are over before, half last about as long.
@@ -93,11 +100,11 @@ impl Script {
                 Self::Block { steps, end: End::Commit, blow: None }
             }
             9..=10 => Self::Block { steps: vec![write(rng)], end: End::CommitBeforeLock, blow: None },
-            11..=13 => {
+            11..=12 => {
                 let step = Step::Grind { statements: 200 + rng.u32(0..400) };
                 Self::Single { step, blow: Some(Blow::Cancel(after(rng))) }
             }
-            14 => {
+            13..=14 => {
                 let mut steps = steps(rng, 0);
                 steps.push(write(rng));
                 let blow = if rng.bool() { Blow::Cancel(after(rng)) } else { Blow::Kill(after(rng)) };

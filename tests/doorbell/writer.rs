@@ -54,8 +54,8 @@ struct Transaction<'a> {
     world: &'a Arc<World>,
     client: &'a Client,
     first_row: u32,
-    /// Who slept when it first announced something.
-    found: Option<i64>,
+    /// Whom it found when it first announced something; until then, nobody has been looked for.
+    found: Option<Found>,
     /// Known once it may commit.
     xid: Option<u64>,
 }
@@ -121,13 +121,8 @@ impl Writer {
         }
     }
 
-    async fn committed(&self, script: &Script, first: Option<i64>, xid: Option<u64>, at: Instant) {
-        let Some(xid) = xid else { return };
-        let found = match first {
-            Some(0) if self.world.sleepers().await > 0 => Found::FellAsleep,
-            Some(0) | None => Found::Awake,
-            Some(_) => Found::Asleep,
-        };
+    async fn committed(&self, script: &Script, found: Option<Found>, xid: Option<u64>, at: Instant) {
+        let Some((xid, found)) = xid.zip(found) else { return };
         self.world.watch(Commit { xid, at, found, what: format!("{script:?}") }).await;
     }
 
@@ -149,7 +144,7 @@ impl Writer {
 impl Transaction<'_> {
     /// When it had committed, by what it was told; `None`, where there is nothing that anybody is to know of.
     async fn single(&mut self, step: &Step) -> Result<Option<Instant>, Stopped> {
-        self.found = Some(self.world.sleepers().await);
+        self.look().await;
         let (first, id) = (self.first_row, "pg_current_xact_id()::text");
         let sql = match step {
             Step::Update { rows } => format!(
@@ -162,6 +157,13 @@ impl Transaction<'_> {
         let at = Instant::now();
         self.xid = Some(row.get::<_, &str>(0).parse().expect("a number"));
         Ok(Some(at))
+    }
+
+    /// Whom what it is about to announce finds.
+    async fn look(&mut self) {
+        if self.found.is_none() {
+            self.found = Some(if self.world.sleepers().await == 0 { Found::Awake } else { Found::Asleep });
+        }
     }
 
     async fn block(&mut self, steps: &[Step], end: End) -> Result<Option<Instant>, Stopped> {
@@ -184,6 +186,9 @@ impl Transaction<'_> {
 
     async fn commit(&mut self, xid: Option<u64>) -> Result<Option<Instant>, Stopped> {
         self.xid = xid;
+        if self.found == Some(Found::Awake) && self.world.sleepers().await > 0 {
+            self.found = Some(Found::FellAsleep);
+        }
         self.client.batch_execute("COMMIT").await?;
         Ok(xid.map(|_| Instant::now()))
     }
@@ -202,7 +207,8 @@ impl Transaction<'_> {
         let is_there = world.somebody_is_at_the_lock().await;
         let committed = self.commit(xid).await;
         gate.batch_execute("SELECT pg_advisory_unlock(seawall.doorbell_key())").await.expect("unlocked");
-        world.tally().before_lock += u64::from(is_there && self.found == Some(0) && matches!(committed, Ok(Some(_))));
+        world.tally().before_lock +=
+            u64::from(is_there && self.found != Some(Found::Asleep) && matches!(committed, Ok(Some(_))));
         committed
     }
 
@@ -238,9 +244,7 @@ impl Transaction<'_> {
                 return Ok(self.client.batch_execute(end).await?);
             }
         };
-        if self.found.is_none() {
-            self.found = Some(self.world.sleepers().await);
-        }
+        self.look().await;
         Ok(self.client.batch_execute(&sql).await?)
     }
 }

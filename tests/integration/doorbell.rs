@@ -15,11 +15,6 @@ use super::support::{TestDatabase, database};
 const TOML: &str = "[invalidation]\nsource = \"log\"\n[defaults]\nmax_lag = \"1h\"\n[queries.product]\n\
     sql = \"SELECT price FROM shop.products WHERE id = :id\"\nresult = \"value\"\ndepends = { \"shop.products\" = \"id = :id\" }\n";
 
-/// Commits of each writer; `SEAWALL_DOORBELL_COMMITS` for long.
-fn commits() -> i64 {
-    std::env::var("SEAWALL_DOORBELL_COMMITS").ok().and_then(|n| n.parse().ok()).unwrap_or(25)
-}
-
 fn planned(database: &TestDatabase) -> Plan {
     plan(&database.url, TOML)
 }
@@ -38,75 +33,10 @@ async fn pods_sleeping(client: &Client, pods: i64) {
     .await;
 }
 
-/// Waits until `service` knows what `xid` wrote.
-async fn knows(service: &TestService, xid: u64) {
-    eventually("a commit wakes who sleeps", Duration::from_secs(20), async || {
-        let cursor = service.read.ledger().cursor().expect("followed");
-        if cursor.sees(xid) { Ok(()) } else { Err(format!("{xid} is not in {cursor}")) }
-    })
-    .await;
-}
-
 /// The notifications that came: those that woke it for something to read, and all.
 async fn rings(service: &TestService) -> (f64, f64) {
     let needed = service.metric("seawall_doorbells_total{needed=\"true\"}").await;
     (needed, needed + service.metric("seawall_doorbells_total{needed=\"false\"}").await)
-}
-
-/// One writer: autocommitted statements, transactions that stay open for a while, savepoints that are rolled back; pauses in
-/// between, in which pods fall asleep or don't. The pauses are Postgres's.
-async fn write(client: Client, writer: i64, services: &[TestService; 2]) {
-    let mut rng = fastrand::Rng::with_seed(writer.unsigned_abs());
-    let update = format!("UPDATE shop.products SET price = price + 1 WHERE id = {}", 10 + writer);
-    for _ in 0..commits() {
-        let pause = rng.f64() * rng.f64() * 0.8;
-        client.batch_execute(&format!("SELECT pg_sleep({pause})")).await.expect("a pause");
-        let open = match rng.u32(0..3) {
-            0 => format!("BEGIN; {update}"),
-            1 => format!("BEGIN; {update}; SELECT pg_sleep({}); {update}", rng.f64() * 0.4),
-            _ => format!(
-                "BEGIN; SAVEPOINT a; {update}; ROLLBACK TO a; SELECT pg_sleep({}); SAVEPOINT b; {update}; RELEASE b",
-                rng.f64() * 0.4
-            ),
-        };
-        client.batch_execute(&open).await.expect("written");
-        let row = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.expect("an id");
-        let xid: u64 = row.get::<_, &str>(0).parse().expect("a number");
-        client.batch_execute("COMMIT").await.expect("committed");
-        for service in services {
-            knows(service, xid).await;
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_commit_is_missed_by_pods_that_fall_asleep_and_wake_all_the_time() {
-    let database = database().await;
-    migrate(&planned(&database)).await;
-    let services = [planned(&database).start().await, planned(&database).start().await];
-    let clients = [database.client().await, database.client().await, database.client().await, database.client().await];
-    let writers = clients.into_iter().zip(0..).map(|(client, writer)| write(client, writer, &services));
-    futures_util::future::join_all(writers).await;
-    // However busy the machine: these find both asleep.
-    let (watcher, writer) = (database.client().await, database.client().await);
-    for _ in 0..5 {
-        pods_sleeping(&watcher, 2).await;
-        let sql = "WITH written AS (UPDATE shop.products SET price = price + 1 WHERE id = 1) SELECT pg_current_xact_id()::text";
-        let row = writer.query_one(sql, &[]).await.expect("written");
-        let xid = row.get::<_, &str>(0).parse().expect("a number");
-        for service in &services {
-            knows(service, xid).await;
-        }
-    }
-    for service in &services {
-        // A ring may come just after a safety poll has found what it is about.
-        eventually("each of these rang at both", Duration::from_secs(20), async || match rings(service).await {
-            (needed, all) if needed >= 1.0 && all >= 5.0 => Ok(()),
-            short => Err(short),
-        })
-        .await;
-    }
-    pods_sleeping(&database.client().await, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
