@@ -1,8 +1,8 @@
-//! Faults on purpose, for the test that asks whether the oracle of invalidation would notice.
+//! Faults on purpose, for the tests that ask whether the oracle of invalidation and the doorbell's model would notice.
 //!
 //! Compiled only with the feature `sabotage`, which no release has; without it every question here is answered "no" when the
 //! program is built. With it, the environment says which fault this process has: `SEAWALL_SABOTAGE=no-certify`,
-//! `cursor-xmin` or `no-lineage`.
+//! `cursor-xmin`, `no-lineage`, `snapshot-stragglers`, `no-stragglers` or `no-last-poll`.
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,12 @@ pub enum Sabotage {
     CursorXmin,
     /// Answers and polls count as of the present history, whatever they are of.
     NoLineage,
+    /// A pod that falls asleep waits for those that a snapshot's own list says run.
+    SnapshotStragglers,
+    /// A pod that falls asleep waits for nobody.
+    NoStragglers,
+    /// A pod that has nobody to wait for falls asleep without another poll.
+    NoLastPoll,
 }
 
 /// Whether this process has that fault.
@@ -35,6 +41,9 @@ pub fn is(sabotage: Sabotage) -> bool {
             "no-certify" => Sabotage::NoCertify,
             "cursor-xmin" => Sabotage::CursorXmin,
             "no-lineage" => Sabotage::NoLineage,
+            "snapshot-stragglers" => Sabotage::SnapshotStragglers,
+            "no-stragglers" => Sabotage::NoStragglers,
+            "no-last-poll" => Sabotage::NoLastPoll,
             other => panic!("SEAWALL_SABOTAGE={other}: there is no such fault"),
         };
         tracing::error!(?chosen, "this process is broken on purpose");

@@ -25,6 +25,7 @@ use tokio_postgres::error::SqlState;
 
 use super::Trouble;
 use super::listener::Listener;
+use crate::sabotage::{self, Sabotage};
 use crate::stamp::Snapshot;
 
 /// Empty polls in a row after which a pod goes to sleep: a quarter of a second at the default interval, so that a steady
@@ -49,6 +50,19 @@ const STRAGGLERS: &str = "SELECT coalesce(pg_catalog.array_agg(DISTINCT present.
       LEFT JOIN pg_prepared_xacts p ON p.transaction = l.transactionid \
       WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted \
       AND coalesce(a.datname::text, p.database::text, current_database()::text) = current_database()::text) AS held";
+
+/// What it must not be: see above, and [`Sabotage::SnapshotStragglers`].
+const STRAGGLERS_OF_SNAPSHOT: &str = "SELECT coalesce(pg_catalog.array_agg(xid::text::int8), '{}') \
+     FROM pg_snapshot_xip(pg_current_snapshot()) AS xid";
+
+/// When the next poll is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// At once: it is the last one before sleep.
+    AtOnce,
+    /// By the interval.
+    InTime,
+}
 
 /// Whether the lock's holder sleeps.
 #[derive(Debug)]
@@ -127,7 +141,8 @@ impl Doorbell {
         !matches!(self.state, State::Awake { .. })
     }
 
-    /// A poll was applied that brought so many `events` under `snapshot`; `woken`: somebody rang, or wants a poll.
+    /// A poll was applied that brought so many `events` under `snapshot`. One that was not applied says nothing here: what it
+    /// saw is not in force.
     ///
     /// # Errors
     /// The session is lost.
@@ -136,15 +151,16 @@ impl Doorbell {
         listener: &Listener,
         events: usize,
         snapshot: &Snapshot,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Due, Trouble> {
         if events > 0 {
-            return self.wake(&listener.client).await;
+            self.wake(&listener.client).await?;
+            return Ok(Due::InTime);
         }
         match &mut self.state {
             State::Awake { empty } => {
                 *empty = empty.saturating_add(1);
                 if *empty >= EMPTY_POLLS && self.is_rung && Instant::now() >= self.not_before {
-                    self.lie_down(listener).await?;
+                    return self.lie_down(listener).await;
                 }
             }
             State::Dozing { stragglers, .. } => {
@@ -155,7 +171,7 @@ impl Doorbell {
             }
             State::Asleep => {}
         }
-        Ok(())
+        Ok(Due::InTime)
     }
 
     /// Somebody rang: there is, or will be in a moment, something in the log.
@@ -187,7 +203,7 @@ impl Doorbell {
     }
 
     /// Steps 1 and 2.
-    async fn lie_down(&mut self, listener: &Listener) -> Result<(), Trouble> {
+    async fn lie_down(&mut self, listener: &Listener) -> Result<Due, Trouble> {
         self.look_up(listener).await?;
         let client = &listener.client;
         let locked = client.query_typed("SELECT pg_advisory_lock_shared($1)", &[(&self.key, Type::INT8)]).await;
@@ -197,16 +213,27 @@ impl Doorbell {
                 // Somebody keeps it exclusively, which no writer of ours does.
                 tracing::debug!("the doorbell's lock can't be had; staying awake");
                 self.not_before = Instant::now() + RETRY;
-                return Ok(());
+                return Ok(Due::InTime);
             }
             Err(error) => return Err(error.into()),
         }
         // From here on the state says so, whatever becomes of the next statement: the lock is the session's.
         let (since, pause) = (Instant::now(), DOZING);
         self.state = State::Dozing { stragglers: vec![], since, pause };
-        let row = client.query_one(STRAGGLERS, &[]).await?;
-        let stragglers = row.try_get::<_, Vec<i64>>(0)?.into_iter().filter_map(|xid| u64::try_from(xid).ok()).collect();
+        let asked =
+            if sabotage::is(Sabotage::SnapshotStragglers) { STRAGGLERS_OF_SNAPSHOT } else { STRAGGLERS };
+        let row = client.query_one(asked, &[]).await?;
+        let mut stragglers: Vec<u64> =
+            row.try_get::<_, Vec<i64>>(0)?.into_iter().filter_map(|xid| u64::try_from(xid).ok()).collect();
+        if sabotage::is(Sabotage::NoStragglers) {
+            stragglers.clear();
+        }
+        if sabotage::is(Sabotage::NoLastPoll) {
+            self.state =
+                if stragglers.is_empty() { State::Asleep } else { State::Dozing { stragglers, since, pause } };
+            return Ok(Due::InTime);
+        }
         self.state = State::Dozing { stragglers, since, pause };
-        Ok(())
+        Ok(Due::AtOnce)
     }
 }

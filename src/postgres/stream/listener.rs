@@ -92,12 +92,12 @@ impl Listener {
         self.lost.swap(false, Ordering::AcqRel)
     }
 
-    /// Resolves when a notification has arrived, with its payload; never, where the connection has ended. Cancel safe.
-    pub(super) async fn rung(&mut self) -> Box<str> {
-        match self.notifications.recv().await {
-            Some(payload) => payload,
-            None => std::future::pending().await,
-        }
+    /// Resolves when a notification has arrived, with its payload. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection has ended. Who sleeps would not be rung any more, and would hear of it with the next safety poll.
+    pub(super) async fn rung(&mut self) -> Result<Box<str>, Trouble> {
+        self.notifications.recv().await.ok_or_else(|| Trouble::away("the listening connection ended".into()))
     }
 }
 

@@ -52,7 +52,7 @@ use crate::readthrough::{Readthrough, StreamState, Touched};
 use crate::stamp::Snapshot;
 use crate::telemetry::metrics::{Announced, Flush};
 
-use doorbell::Doorbell;
+use doorbell::{Doorbell, Due};
 use listener::Listener;
 use notified::tags_of;
 use poll::{Brought, Look, Poller};
@@ -279,6 +279,8 @@ impl Follower {
             may_have_lost |= listener.has_lost();
             let heard: Vec<Payload> =
                 rung.iter().filter(|text| !text.is_empty()).map(|text| Payload::parse(text)).collect();
+            // Also where the connection ends before it is in force.
+            self.heard |= !heard.is_empty();
             let beside = if may_have_lost { Beside::Lost } else { Beside::Heard(&heard) };
             let mut polled = self.poll(&listener, &poller, beside).await?;
             if polled.is_none() && self.has_log() {
@@ -287,32 +289,30 @@ impl Follower {
                 polled = self.poll(&listener, &poller, beside).await?;
             }
             let (snapshot, polled) = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
-            let events = match polled {
+            let due = match polled {
                 Polled::Applied { events } => {
                     self.notified(&rung, &heard);
-                    self.heard |= !heard.is_empty() || !self.has_log();
+                    self.heard |= !self.has_log();
                     rung.clear();
                     if std::mem::take(&mut may_have_lost) {
                         self.read.metrics().flushed(Flush::NotifyLost);
                     }
-                    events
+                    for ring in 0..rings {
+                        // One of them woke it, and only where it slept: the others were for what is read by then, or for
+                        // another pod.
+                        self.read.metrics().rung(woken && ring == 0 && events > 0);
+                    }
+                    doorbell.polled(&listener, events, &snapshot).await?
                 }
-                // The next one brings all of it again.
-                Polled::Superseded => 0,
+                // The next one brings all of it again; nobody will ring for it once more.
+                Polled::Superseded => Due::AtOnce,
             };
-            for ring in 0..rings {
-                // One of them woke it, and only where it slept: the others were for what is read by then, or for another pod.
-                self.read.metrics().rung(woken && ring == 0 && events > 0);
-            }
-            let slept = doorbell.sleeps();
-            doorbell.polled(&listener, events, &snapshot).await?;
             if began >= canary_due && self.has_log() {
                 self.write();
                 // One that sleeps is not woken by its own: it is found by a safety poll, and says little.
                 canary_due = began + if doorbell.sleeps() { CANARY_ASLEEP } else { CANARY };
             }
-            if doorbell.sleeps() && !slept {
-                // The last poll before sleep comes at once.
+            if due == Due::AtOnce {
                 continue;
             }
             // At least as long as the poll took, so that a slow database isn't asked without pause.
@@ -322,7 +322,7 @@ impl Follower {
                 () = sleep_until(next) => {}
                 // All that have come by then share it.
                 payload = listener.rung() => {
-                    rung.push(payload);
+                    rung.push(payload?);
                     sleep_until(earliest).await;
                 }
                 () = self.read.probe_wanted() => sleep_until(earliest).await,
