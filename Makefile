@@ -60,6 +60,6 @@ soak: tools
 	SEAWALL_LEDGER_EVENTS=$(SOAK_EVENTS) $(CARGO) test --locked --release --test ledger_size -- --nocapture
 	SEAWALL_DOORBELL_COMMITS=$(SOAK_COMMITS) SEAWALL_LOG_ROWS=$(SOAK_LOG_ROWS) $(CARGO) test --locked --release --test integration -- doorbell:: log::
 
-## PostgreSQL's binaries, where the machine has none.
+## PostgreSQL and PgBouncer, where the machine has none.
 tools:
-	@scripts/tools.sh postgres
+	@scripts/tools.sh postgres pgbouncer

@@ -40,7 +40,7 @@ pub enum StreamState {
     Away(String),
     /// The server is not the primary of the known history.
     Standby(String),
-    /// A pooler is in the way: the log is followed, and notifications may be lost.
+    /// A pooler in transaction mode is in the way: nothing is followed.
     Pooler(String),
 }
 

@@ -151,7 +151,7 @@ impl Readthrough {
 impl StreamState {
     /// Whether a poll can be expected.
     fn is_asked(&self) -> bool {
-        matches!(self, Self::Following | Self::Starting | Self::Pooler(_))
+        matches!(self, Self::Following | Self::Starting)
     }
 }
 

@@ -220,8 +220,7 @@ impl Doorbell {
         // From here on the state says so, whatever becomes of the next statement: the lock is the session's.
         let (since, pause) = (Instant::now(), DOZING);
         self.state = State::Dozing { stragglers: vec![], since, pause };
-        let asked =
-            if sabotage::is(Sabotage::SnapshotStragglers) { STRAGGLERS_OF_SNAPSHOT } else { STRAGGLERS };
+        let asked = if sabotage::is(Sabotage::SnapshotStragglers) { STRAGGLERS_OF_SNAPSHOT } else { STRAGGLERS };
         let row = client.query_one(asked, &[]).await?;
         let mut stragglers: Vec<u64> =
             row.try_get::<_, Vec<i64>>(0)?.into_iter().filter_map(|xid| u64::try_from(xid).ok()).collect();
@@ -229,8 +228,7 @@ impl Doorbell {
             stragglers.clear();
         }
         if sabotage::is(Sabotage::NoLastPoll) {
-            self.state =
-                if stragglers.is_empty() { State::Asleep } else { State::Dozing { stragglers, since, pause } };
+            self.state = if stragglers.is_empty() { State::Asleep } else { State::Dozing { stragglers, since, pause } };
             return Ok(Due::InTime);
         }
         self.state = State::Dozing { stragglers, since, pause };
