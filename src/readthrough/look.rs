@@ -79,6 +79,9 @@ enum Vouched {
 pub(super) enum Joins {
     /// Those that are sure to bring what the ledger requires (R3).
     Sure,
+    /// The same where every write to what the query depends on is announced; else as [`Joins::Unsent`]: of a query that lives by
+    /// its ttl, or is being judged, the ledger knows nothing that a flight could be sure by.
+    Known,
     /// Those whose statement has not been sent yet: what they bring was read after the request arrived.
     Unsent,
 }

@@ -214,12 +214,17 @@ impl Readthrough {
         let basis = self.basis();
         let (tags, max_lag) = ask.route.rests_on(ask.key);
         let rests = Rests { tags, basis, max_lag };
+        let joins = match want.joins {
+            Joins::Known if rests.are_announced() && self.rests_on(basis) => Joins::Sure,
+            Joins::Known => Joins::Unsent,
+            given => given,
+        };
         let required = self.ledger.required(&rests.tags);
         let required = match want.after {
             Some(xid) => required.and(xid),
             None => required,
         };
-        let sure = |sent: &Required| want.joins == Joins::Sure && required.sure_of(sent);
+        let sure = |sent: &Required| joins == Joins::Sure && required.sure_of(sent);
         let key = Key::new(ask.key);
         let mut fallback_counted = false;
         let mut fills = 0;
@@ -240,7 +245,7 @@ impl Readthrough {
             }
             let (mut wait, led) = match joined {
                 Join::Leader(lead, wait) => {
-                    tokio::spawn(self.fill(ask, &want, key.clone(), rests.clone(), deadline).run(lead));
+                    tokio::spawn(self.fill(ask, &want, joins, key.clone(), rests.clone(), deadline).run(lead));
                     (wait, Some(Led::Own))
                 }
                 Join::Follower(wait) => (wait, Some(Led::Others)),
@@ -270,7 +275,7 @@ impl Readthrough {
                 End::Landed(Err(failed)) => return self.fall_back(&want, ask, led, failed),
                 End::Aborted => return self.fall_back(&want, ask, led, ReadError::Panicked.into()),
             };
-            let in_time = want.joins == Joins::Sure || landed.read_after(ask.arrived);
+            let in_time = joins == Joins::Sure || landed.read_after(ask.arrived);
             if in_time && self.ledger.accepts(&required, landed.entry.stamp()) {
                 return Ok(Answer { source: landed.source(led, why, self.clock.now()), entry: landed.entry });
             }
@@ -283,7 +288,15 @@ impl Readthrough {
     }
 
     /// The rebuild that this reader leads.
-    fn fill(self: &Arc<Self>, ask: &Ask<'_>, want: &Want, key: Key, rests: Rests, deadline: Instant) -> Fill {
+    fn fill(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        want: &Want,
+        joins: Joins,
+        key: Key,
+        rests: Rests,
+        deadline: Instant,
+    ) -> Fill {
         let timeout = ask.route.query().policy().timeout;
         Fill {
             read: Arc::clone(self),
@@ -298,7 +311,7 @@ impl Readthrough {
                 Fallback::Invalidated | Fallback::Blind => Rebuild::Invalidated,
                 Fallback::Directive | Fallback::Strict => Rebuild::Manual,
             },
-            unless: if want.why == Fallback::Directive || want.joins == Joins::Unsent || want.after.is_some() {
+            unless: if want.why == Fallback::Directive || joins == Joins::Unsent || want.after.is_some() {
                 Unless::BegunAfter(ask.arrived)
             } else {
                 Unless::Fresh

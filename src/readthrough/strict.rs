@@ -5,7 +5,8 @@
 //! certified. One poll serves all who came before it was sent: group commit, for reads.
 //!
 //! Where the stream can't be asked (there is none, or it is interrupted) such a reader takes no stored answer and joins no
-//! flight whose statement has been sent: Postgres answers, or nobody does.
+//! flight whose statement has been sent: Postgres answers, or nobody does. So it is with a query that lives by its ttl, or whose
+//! verdict is being found out: of what is written to its tables no poll says anything.
 //!
 //! # Tokens
 //! A client that has written brings the id of its transaction. It is looked for in the polls' snapshots, without a fill: until
@@ -65,14 +66,17 @@ impl Readthrough {
     pub async fn look_strictly(self: &Arc<Self>, ask: &Ask<'_>, token: Option<&Token>) -> Result<Look, ReadError> {
         let deadline = Instant::now() + ask.route.query().policy().timeout;
         let probe = self.probe(ask, deadline).await;
+        let consistency = ask.route.query().policy().consistency;
         match (probe, token) {
             (Probe::Applied, Some(token)) => self.wait_for(token, deadline).await?,
             // Who only validates, and can't be told for the price of a poll, has a fill within the query's bounds.
-            (Probe::Unasked, None) if ask.route.query().policy().consistency == Consistency::Bounded => {
+            (_, None) if consistency == Consistency::Bounded && !(probe == Probe::Applied && self.are_known(ask)) => {
                 return Ok(self.look(ask));
             }
             _ => {}
         }
+        // Who brings a token and asks for nothing else is content with that write.
+        let token_alone = token.filter(|_| consistency == Consistency::Bounded && !ask.directives.validate());
         let entry = self.store.get(ask.key);
         let now = self.clock.now();
         let mut why = Fallback::Miss;
@@ -86,7 +90,7 @@ impl Readthrough {
                 // What it depends on is known, or it has what the client wrote.
                 Freshness::Fresh(_)
                     if entry.max_lag() < Duration::MAX
-                        || token.is_none_or(|token| entry.stamp().snapshot.sees(token.xid)) =>
+                        || token_alone.is_some_and(|token| entry.stamp().snapshot.sees(token.xid)) =>
                 {
                     let source = Source::Memory { stands, by: By::Lifetime };
                     return Ok(Look::Answer(Answer { entry: Arc::clone(entry), source }));
@@ -97,8 +101,17 @@ impl Readthrough {
         if ask.directives.only_if_cached {
             return Ok(Look::Withheld);
         }
-        let joins = if probe == Probe::Applied { Joins::Sure } else { Joins::Unsent };
+        let joins = match probe {
+            Probe::Applied if token_alone.is_some() => Joins::Sure,
+            Probe::Applied => Joins::Known,
+            Probe::Unasked => Joins::Unsent,
+        };
         Ok(Look::Rebuild(Want { joins, after: token.map(|token| token.xid), ..Want::new(why) }))
+    }
+
+    /// Whether every write to what the query depends on is announced, as far as is known now.
+    fn are_known(&self, ask: &Ask<'_>) -> bool {
+        self.rests_on(self.basis()) && ask.route.has_verdict()
     }
 
     /// Waits for a poll that was sent after `ask` arrived.

@@ -14,7 +14,9 @@ const SHOP: &str = "[invalidation]\nsource = \"log\"\n[defaults]\njitter = 0.0\n
     depends = { \"shop.products\" = \"id = :id\" }\nconsistency = \"strict\"\n\
     [queries.bounded]\nsql = \"SELECT price FROM shop.products WHERE id = :id\"\n\
     depends = { \"shop.products\" = \"id = :id\" }\nmin_refill_interval = \"1h\"\n\
-    [queries.timed]\nsql = \"SELECT price, now() IS NULL AS never FROM shop.products WHERE id = :id\"\nresult = \"row\"\n";
+    [queries.timed]\nsql = \"SELECT price, now() IS NULL AS never FROM shop.products WHERE id = :id\"\nresult = \"row\"\n\
+    min_refill_interval = \"1h\"\n[queries.timed_strict]\nsql = \"SELECT price FROM shop.products WHERE id = :id AND now() IS NOT NULL\"\n\
+    consistency = \"strict\"\n";
 
 async fn followed() -> (TestService, TestDatabase) {
     let database = database().await;
@@ -54,6 +56,28 @@ async fn a_strict_answer_has_every_write_that_was_acknowledged_before_it_was_ask
         assert!(status(&ask(&service, "price?id=42", &[]).await).starts_with("seawall; hit; ttl="));
     }
     assert_eq!(service.metric("seawall_db_queries_total{query=\"price\"}").await, before, "nothing was written");
+}
+
+/// No poll says anything of what is written to its tables.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strict_query_that_lives_by_its_ttl_goes_to_postgres_each_time() {
+    let (service, database) = followed().await;
+    let client = database.client().await;
+    for price in 1..=20 {
+        set(&client, price).await;
+        let answer = ask(&service, "timed_strict?id=42", &[]).await;
+        assert_eq!(answer.text(), format!("{price}.00"));
+        assert!(status(&answer).contains("fwd="), "{answer:?}");
+    }
+    assert!(ask(&service, "timed?id=42", &[]).await.text().starts_with("{\"price\":20.00"));
+    set(&client, 21).await;
+    let validating = async || ask(&service, "timed?id=42", &[("Cache-Control", "no-cache")]).await;
+    let answer = validating().await;
+    // Who validates a bounded one has a fill within its bounds, or is told that there is none.
+    assert!(
+        answer.text().starts_with("{\"price\":20.00") && status(&answer).ends_with("; detail=refill-limited"),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
