@@ -13,6 +13,7 @@ use super::error::ReadError;
 use super::fill::{Fill, Rests, Unless};
 use super::origin::OriginState;
 use super::route::Route;
+use super::strict::Token;
 use crate::cache::early;
 use crate::cache::entry::{Entry, Freshness};
 use crate::cache::key::Key;
@@ -59,8 +60,8 @@ pub struct Want {
     pub(super) limited: Option<Arc<Entry>>,
     /// Which flights will do.
     pub(super) joins: Joins,
-    /// A transaction that the answer must contain.
-    pub(super) after: Option<u64>,
+    /// A transaction that the answer must contain; of the history that it names, if it does.
+    pub(super) after: Option<Token>,
 }
 
 /// What is known of writes since an answer was read.

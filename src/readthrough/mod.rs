@@ -220,8 +220,8 @@ impl Readthrough {
             given => given,
         };
         let required = self.ledger.required(&rests.tags);
-        let required = match want.after {
-            Some(xid) => required.and(xid),
+        let required = match &want.after {
+            Some(token) => required.and(token.xid),
             None => required,
         };
         let sure = |sent: &Required| joins == Joins::Sure && required.sure_of(sent);
@@ -277,6 +277,10 @@ impl Readthrough {
             };
             let in_time = joins == Joins::Sure || landed.read_after(ask.arrived);
             if in_time && self.ledger.accepts(&required, landed.entry.stamp()) {
+                // Another history may have taken over while it was waited for. There its id is another transaction's.
+                if want.after.as_ref().is_some_and(|token| !token.may_be_of(&landed.entry.stamp().lineage)) {
+                    return Err(ReadError::LineageChanged.into());
+                }
                 return Ok(Answer { source: landed.source(led, why, self.clock.now()), entry: landed.entry });
             }
             fills += 1;

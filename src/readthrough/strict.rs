@@ -24,6 +24,7 @@ use super::look::{Ask, Joins, Look, Want};
 use super::{Readthrough, StreamState};
 use crate::cache::entry::Freshness;
 use crate::catalog::policy::Consistency;
+use crate::stamp::Lineage;
 use crate::telemetry::metrics::Fallback;
 
 /// What a client that has written brings along.
@@ -45,6 +46,11 @@ impl Token {
         let digits = !xid.is_empty() && xid.bytes().all(|byte| byte.is_ascii_digit());
         let named = lineage.as_ref().is_none_or(|lineage| !lineage.is_empty());
         xid.parse().ok().filter(|_| digits && named).map(|xid| Self { lineage, xid })
+    }
+
+    /// Whether it names this history, or none.
+    pub(super) fn may_be_of(&self, lineage: &Lineage) -> bool {
+        self.lineage.as_deref().is_none_or(|own| own == lineage.as_str())
     }
 }
 
@@ -92,6 +98,10 @@ impl Readthrough {
                     if entry.max_lag() < Duration::MAX
                         || token_alone.is_some_and(|token| entry.stamp().snapshot.sees(token.xid)) =>
                 {
+                    // Another history may have taken over since it was waited for.
+                    if token.is_some_and(|token| !token.may_be_of(&entry.stamp().lineage)) {
+                        return Err(ReadError::LineageChanged);
+                    }
                     let source = Source::Memory { stands, by: By::Lifetime };
                     return Ok(Look::Answer(Answer { entry: Arc::clone(entry), source }));
                 }
@@ -106,7 +116,10 @@ impl Readthrough {
             Probe::Applied => Joins::Known,
             Probe::Unasked => Joins::Unsent,
         };
-        Ok(Look::Rebuild(Want { joins, after: token.map(|token| token.xid), ..Want::new(why) }))
+        // Without a poll nobody has said how this role sees the lineage; fills may say it without the epoch.
+        let known = self.ledger.cursor().is_some();
+        let after = token.map(|token| Token { lineage: token.lineage.clone().filter(|_| known), xid: token.xid });
+        Ok(Look::Rebuild(Want { joins, after, ..Want::new(why) }))
     }
 
     /// Whether every write to what the query depends on is announced, as far as is known now.
@@ -139,20 +152,30 @@ impl Readthrough {
     }
 
     /// Waits until a poll's snapshot sees what `token` names.
+    ///
+    /// Another history may take over meanwhile:
+    /// 1. its transaction runs, and no poll sees it;
+    /// 2. the primary is gone, and it with it; a standby takes over, and gives out its id again;
+    /// 3. a poll of the new history sees that id.
+    ///
+    /// So the lineage is looked at each time, after the cursor: it is never an older one.
     async fn wait_for(&self, token: &Token, deadline: Instant) -> Result<(), ReadError> {
-        let known = self.ledger.lineage();
-        let is_ours = |lineage: &str| known.as_ref().is_some_and(|known| known.as_str() == lineage);
-        if token.lineage.as_deref().is_some_and(|lineage| !is_ours(lineage)) {
-            return Err(ReadError::LineageChanged);
-        }
         let mut polls = self.polls.subscribe();
         let seen = async {
-            while !self.ledger.cursor().is_some_and(|cursor| cursor.sees(token.xid)) {
+            loop {
+                let cursor = self.ledger.cursor();
+                let known = self.ledger.lineage();
+                if token.lineage.is_some() && !known.is_some_and(|known| token.may_be_of(&known)) {
+                    return Err(ReadError::LineageChanged);
+                }
+                if cursor.is_some_and(|cursor| cursor.sees(token.xid)) {
+                    return Ok(());
+                }
                 // The sender is this object's own, so it can't be gone.
                 let _ = polls.changed().await;
             }
         };
-        timeout_at(deadline, seen).await.map_err(|_| ReadError::NotVisible)
+        timeout_at(deadline, seen).await.unwrap_or(Err(ReadError::NotVisible))
     }
 
     /// Resolves when a reader waits for a poll. Cancel safe.
