@@ -2,7 +2,7 @@
 //!
 //! Compiled only with the feature `sabotage`, which no release has; without it every question here is answered "no" when the
 //! program is built. With it, the environment says which fault this process has: `SEAWALL_SABOTAGE=no-certify`,
-//! `cursor-xmin` or `no-lineage`.
+//! `cursor-xmin`, `no-lineage` or `strict-old-probe`.
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Sabotage {
     CursorXmin,
     /// Answers and polls count as of the present history, whatever they are of.
     NoLineage,
+    /// Strict readers make do with the last poll that was applied, also where it was sent before they came.
+    StrictOldProbe,
 }
 
 /// Whether this process has that fault.
@@ -35,6 +37,7 @@ pub fn is(sabotage: Sabotage) -> bool {
             "no-certify" => Sabotage::NoCertify,
             "cursor-xmin" => Sabotage::CursorXmin,
             "no-lineage" => Sabotage::NoLineage,
+            "strict-old-probe" => Sabotage::StrictOldProbe,
             other => panic!("SEAWALL_SABOTAGE={other}: there is no such fault"),
         };
         tracing::error!(?chosen, "this process is broken on purpose");

@@ -24,6 +24,7 @@ use super::look::{Ask, Joins, Look, Want};
 use super::{Readthrough, StreamState};
 use crate::cache::entry::Freshness;
 use crate::catalog::policy::Consistency;
+use crate::sabotage::{self, Sabotage};
 use crate::stamp::Lineage;
 use crate::telemetry::metrics::Fallback;
 
@@ -133,7 +134,9 @@ impl Readthrough {
         let mut stream = self.stream.subscribe();
         let applied = async {
             loop {
-                let came = polls.borrow_and_update().is_some_and(|sent| sent >= ask.arrived);
+                let came = polls
+                    .borrow_and_update()
+                    .is_some_and(|sent| sent >= ask.arrived || sabotage::is(Sabotage::StrictOldProbe));
                 if came {
                     return Probe::Applied;
                 }

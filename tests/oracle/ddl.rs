@@ -13,7 +13,7 @@ use super::eventually::eventually;
 use super::history::{Key, Relation, State};
 use super::pod;
 use super::questions::{About, Query, declared, query};
-use super::run::{Plan, Run, run};
+use super::run::{Plan, Readers, Run, run};
 use super::schema::{GROWN, OWNER};
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -279,6 +279,7 @@ async fn every_definition_may_change_under_it() {
 async fn a_definition_that_nobody_notices_is_found_by_the_judge() {
     let plan = Plan {
         invalidation: "source = \"none\"",
+        readers: Readers::Bounded,
         seconds: 8,
         breaks: &[("definitions", 22)],
         ..plan("definitions without events")
