@@ -19,7 +19,7 @@ use crate::config::{Config, Source, Tls};
 use crate::http::admin::{self, Readiness};
 use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
 use crate::http::read::{Options, Service};
-use crate::postgres::{BreakerState, Event, Postgres, Settings, StreamSettings, TlsMode};
+use crate::postgres::{Announcers, BreakerState, Event, Postgres, Settings, StreamSettings, TlsMode};
 use crate::readthrough::origin::Origin;
 use crate::readthrough::{Bounds, Readthrough, StreamState};
 use crate::telemetry::metrics::{Connects, Metrics};
@@ -91,6 +91,10 @@ pub fn postgres_settings(config: &Config, url: &str) -> Settings {
         tls_client_key: postgres.tls_client_key.clone(),
         result_max_bytes: config.cache.result_max_bytes,
         reconnect_max: postgres.reconnect_max,
+        announcers: match config.invalidation.source {
+            Source::Notify => Announcers::Operator { channel: config.invalidation.channel.clone() },
+            Source::Log | Source::None => Announcers::Seawall,
+        },
     }
 }
 
@@ -133,7 +137,7 @@ impl App {
         let counted = Arc::clone(&metrics);
         let postgres = Arc::new(Postgres::new(settings, move |event| count(&counted, event))?);
         let origin: Arc<dyn Origin> = Arc::clone(&postgres) as _;
-        let stream = (config.invalidation.source == Source::Log).then(|| {
+        let stream = (config.invalidation.source != Source::None).then(|| {
             let listen_url = config.postgres.listen_url.as_ref().map_or(url, |url| url.expose());
             let settings = StreamSettings {
                 channel: config.invalidation.channel.clone(),

@@ -206,10 +206,10 @@ async fn a_misspelt_key_gets_a_suggestion() {
 
 #[tokio::test]
 async fn a_key_of_a_later_version_is_refused_by_name() {
-    let file = File::with(&format!("{}proactive_refresh = true\n", minimal("postgres://app@localhost/shop")));
+    let file = File::with(&format!("{}\n[redis]\npool_size = 8\n", minimal("postgres://app@localhost/shop")));
     let ran = seawall(&["check", "--offline", "--config", file.arg()]).await;
     ran.exits(2);
-    assert!(ran.stderr.contains("queries.answer.proactive_refresh: not in force yet"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("redis.pool_size: not in force yet"), "{}", ran.stderr);
 }
 
 #[tokio::test]

@@ -84,6 +84,8 @@ pub struct Policy {
     pub on_blind: OnBlind,
     /// Which writes an answer must have.
     pub consistency: Consistency,
+    /// Whether hot answers are refreshed as soon as they are invalidated, before anybody asks.
+    pub proactive_refresh: bool,
     /// XFetch's beta: the greater, the earlier a refresh begins; 0 turns it off.
     pub early_refresh: f64,
     /// Bounds the whole rebuild: queue, pool and statement.
@@ -123,6 +125,7 @@ impl Default for Policy {
             max_lag: Duration::from_secs(2),
             on_blind: OnBlind::Bypass,
             consistency: Consistency::Bounded,
+            proactive_refresh: false,
             early_refresh: 1.0,
             timeout: Duration::from_secs(2),
             wait_at_most: None,

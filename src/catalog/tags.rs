@@ -69,6 +69,12 @@ pub fn with_rows(tag: &str) -> Vec<Box<str>> {
     meant
 }
 
+/// The table that a tag of rows is about: a write to these is one to the table, and triggers announce it by the rows alone.
+/// A table's tag has a dot, so a name such as `region:eu` is not taken for one.
+pub fn table_of(tag: &str) -> Option<&str> {
+    tag.split_once(':').map(|(table, _)| table).filter(|table| table.contains('.'))
+}
+
 /// A tag of the operator's own, as `region:{region}`, whose parameters take the values of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -157,6 +163,7 @@ mod tests {
     fn who_names_a_table_means_its_rows_and_a_purge_is_a_tag_of_its_own() {
         let meant = |tag| with_rows(tag).join(" ");
         assert_eq!((meant("s.t"), meant("s.t:id=1"), meant("*")), ("s.t s.t:*".into(), "s.t:id=1".into(), "*".into()));
+        assert_eq!([table_of("s.t:*"), table_of("s.t"), table_of("region:eu")], [Some("s.t"), None, None]);
         assert_eq!(purge("s.t"), "!s.t");
         assert_eq!((purged("!s.t"), purged("s.t")), (Some("s.t"), None));
     }

@@ -82,6 +82,12 @@ pub(super) const RETENTION: Range<Duration> = range(MILLI.saturating_mul(1000), 
 /// Below a millisecond polls would follow each other without pause; beyond ten seconds every answer is blind.
 pub(super) const POLL_INTERVAL: Range<Duration> = range(MILLI, MILLI.saturating_mul(10_000));
 
+/// None turns it off; each is a statement that nobody has asked for yet, and ten thousand of them are a load of their own.
+pub(super) const PROACTIVE: Range<usize> = range(0, 10_000);
+
+/// Postgres's own range.
+pub(super) const ADVISORY_KEY: Range<i64> = range(i64::MIN, i64::MAX);
+
 /// Below 50 ms a pause of any process would count as silence; beyond an hour nobody is blind, and `ttl` is meant.
 pub(super) const MAX_LAG: Range<Duration> = range(MILLI.saturating_mul(50), MINUTE.saturating_mul(60));
 

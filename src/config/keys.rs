@@ -102,7 +102,6 @@ const fn key(section: Section, name: &'static str, force: Force, default: Absent
 }
 
 const REDIS: Force = Later("shared tier in Redis");
-const EVENTS: Force = Later("invalidation by events");
 
 /// All of them, in the order of the reference.
 pub static KEYS: &[Key] = &[
@@ -142,12 +141,12 @@ pub static KEYS: &[Key] = &[
     key(Cache, "result_max_bytes", Now, Is(r#""16MiB""#), "larger answers are refused"),
     key(Cache, "max_fills", Now, Is("8"), "concurrent rebuilds, all queries; default: postgres.pool_size"),
     key(Cache, "max_queued_fills", Now, Is("1024"), "rebuilds waiting for their turn; more are refused"),
-    key(Invalidation, "source", Now, Is(r#""log""#), "log, notify or none; notify is coming"),
+    key(Invalidation, "source", Now, Is(r#""log""#), "log, notify or none: where events come from"),
     key(Invalidation, "channel", Now, Is(r#""seawall""#), "of LISTEN and NOTIFY"),
     key(Invalidation, "retention", Now, Is(r#""15m""#), "how long events are kept"),
     key(Invalidation, "poll_interval", Now, Is(r#""5ms""#), "between polls while events come"),
-    key(Invalidation, "proactive", EVENTS, Is("64"), "hot entries refreshed at once after their invalidation"),
-    key(Invalidation, "advisory_key", EVENTS, Is("7309940371"), "the doorbell's lock"),
+    key(Invalidation, "proactive", Now, Is("64"), "hot entries refreshed at once after their invalidation, at most"),
+    key(Invalidation, "advisory_key", Now, Is("7309940371"), "the doorbell's lock"),
     key(Defaults, "ttl", Now, Is(r#""5m""#), "how long an answer is fresh"),
     key(Defaults, "jitter", Now, Is("0.1"), "share of ttl, both ways, drawn for each entry"),
     key(
@@ -178,7 +177,7 @@ pub static KEYS: &[Key] = &[
     key(Defaults, "max_lag", Now, Is(r#""2s""#), "event stream silent for longer: blind"),
     key(Defaults, "on_blind", Now, Is(r#""bypass""#), "bypass or serve"),
     key(Defaults, "consistency", Now, Is(r#""bounded""#), "bounded or strict"),
-    key(Defaults, "proactive_refresh", EVENTS, Is("false"), "hot entries are refreshed at once after invalidation"),
+    key(Defaults, "proactive_refresh", Now, Is("false"), "hot entries are refreshed at once after invalidation"),
     key(Query, "sql", Now, Example(r#""SELECT id, name FROM shop.products WHERE id = :id""#), "the statement"),
     key(Query, "sql_file", Now, Example(r#""queries/product.sql""#), "or a file with it, from this file's directory"),
     key(Query, "params", Now, Example(r#"{ id = "int4" }"#), "where the types that Postgres infers don't do"),

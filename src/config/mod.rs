@@ -151,6 +151,10 @@ pub struct Invalidation {
     pub retention: Duration,
     /// From one poll of the log to the next.
     pub poll_interval: Duration,
+    /// Hot entries that are refreshed at a time after their invalidation; 0: none.
+    pub proactive: usize,
+    /// The advisory lock that sleeping pods hold.
+    pub advisory_key: i64,
 }
 
 /// Where events come from.
@@ -158,6 +162,8 @@ pub struct Invalidation {
 pub enum Source {
     /// The event log that `seawall migrate` installs.
     Log,
+    /// Notifications that the operator's own triggers send. Nothing is installed.
+    Notify,
     /// Nowhere: answers live by their ttl.
     None,
 }

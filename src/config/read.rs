@@ -229,6 +229,20 @@ impl<'a> Reader<'a> {
         self.within(&given, value, range, |n| n.to_string())
     }
 
+    /// A whole number within `range`, which may be negative.
+    pub(super) fn integer(&mut self, place: &Place<'_>, name: &str, range: &Range<i64>) -> Option<i64> {
+        let given = self.given(place, name)?;
+        let number = match &given.scalar {
+            Scalar::Text(text) if given.from_outside => text.trim().parse().ok(),
+            Scalar::Integer(n) => Some(*n),
+            _ => None,
+        };
+        let Some(number) = number else {
+            return self.refuse(&given.at, format!("{} is not a whole number; write one without quotes", given.shown));
+        };
+        self.within(&given, number, range, |n| n.to_string())
+    }
+
     /// `true` or `false`.
     pub(super) fn flag(&mut self, place: &Place<'_>, name: &str) -> Option<bool> {
         let given = self.given(place, name)?;

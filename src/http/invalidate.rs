@@ -48,6 +48,7 @@ fn document(tags: &[String], mode: Mode, reach: Reach) -> Value {
     let (reach, note) = match reach {
         Reach::Everywhere => ("all", "in the log, and in force in this process"),
         Reach::Logged => ("all", "in the log; this process's event stream has not come so far yet"),
+        Reach::Notified => ("all", "in force in this process, and every other that listens has been notified"),
         Reach::Here => ("this", "in force in this process alone: there is no event log; see seawall migrate"),
     };
     let mode = match mode {

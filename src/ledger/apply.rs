@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::book::Writing;
 use super::history::History;
+use super::payload::Payload;
+use super::state::Invalidated;
 use super::state::Ledger;
 use crate::clock::Moment;
 use crate::sabotage::{self, Sabotage};
@@ -57,6 +59,15 @@ pub enum Rows {
     More,
 }
 
+/// What came beside the log since the last poll, before this one was sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Beside<'a> {
+    /// These notifications, and no other.
+    Heard(&'a [Payload]),
+    /// Some may have been lost: everything that was read before the poll's snapshot is refilled (R5).
+    Lost,
+}
+
 /// What became of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -86,12 +97,18 @@ impl Ledger {
         Asked { turn: book.turn, lineage: history.lineage.clone(), cursor: Option::clone(&history.cursor.load()) }
     }
 
-    /// Applies what a poll brought that was `asked`. Takes about a microsecond for an event, however many entries depend
+    /// [`Ledger::apply_beside`], where nothing came beside the log.
+    pub fn apply(&self, asked: &Asked, poll: Poll) -> Applied {
+        self.apply_beside(asked, poll, Beside::Heard(&[]))
+    }
+
+    /// Applies what a poll brought that was `asked`, and what came `beside` it, which is in force before the stream counts as
+    /// having come so far. Takes about a microsecond for an event, however many entries depend
     /// on its tag.
     ///
     /// A poll of another lineage than the last asked with a cursor that means nothing there, so its events say nothing:
     /// its snapshot becomes horizon and cursor, as after a gap (R5).
-    pub fn apply(&self, asked: &Asked, poll: Poll) -> Applied {
+    pub fn apply_beside(&self, asked: &Asked, poll: Poll, beside: Beside<'_>) -> Applied {
         let mut book = self.book();
         if asked.turn != book.turn {
             return Applied::Superseded;
@@ -129,6 +146,14 @@ impl Ledger {
             // another way before fills went to a second history, and back to this one.
             (None, _) => writing.raise(&snapshot),
         }
+        match beside {
+            Beside::Lost => writing.raise(&snapshot),
+            Beside::Heard(payloads) => {
+                for payload in payloads {
+                    writing.hear(&snapshot, payload.xid, &payload.tags);
+                }
+            }
+        }
         writing.forget();
         let (tags, raised) = (writing.touched, writing.raised);
         history.cursor.store(Arc::new(Some(snapshot)));
@@ -148,7 +173,28 @@ impl Ledger {
     }
 }
 
+/// A claim about a transaction this much older than the cursor is none: the 32-bit id that a user's trigger may have
+/// sent has two meanings beyond.
+const OLDEST_CLAIM: u64 = 1 << 31;
+
 impl Writing<'_> {
+    /// Lists `tags` with the transaction that is `claimed` to have written, or raises their barriers to `after`, which was
+    /// taken after the word of it had arrived.
+    pub(super) fn hear(&mut self, after: &Snapshot, claimed: Option<u64>, tags: &[Tag]) -> Invalidated {
+        let batch = self.learn(after);
+        let cursor = Option::clone(&self.history.cursor.load());
+        let claim = claimed
+            .zip(cursor)
+            .filter(|(xid, cursor)| *xid > cursor.xmin().saturating_sub(OLDEST_CLAIM) && after.sees(*xid));
+        for &tag in tags {
+            match claim {
+                Some((xid, _)) => self.list(tag, &[xid], &batch, None),
+                None => self.bar(tag, &batch),
+            }
+        }
+        if claim.is_some() { Invalidated::Exactly } else { Invalidated::Barred }
+    }
+
     fn learn_events(&mut self, mut events: Vec<Event>, snapshot: &Snapshot, cursor: Option<&Snapshot>) {
         events.retain(|event| snapshot.sees(event.xid));
         if events.is_empty() {

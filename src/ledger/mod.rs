@@ -29,7 +29,7 @@ mod required;
 mod shim;
 mod state;
 
-pub use apply::{Applied, Asked, Event, Poll, Rows};
+pub use apply::{Applied, Asked, Beside, Event, Poll, Rows};
 pub use book::Bounds;
 pub use payload::Payload;
 pub use required::Required;

@@ -13,10 +13,6 @@ use crate::sabotage::{self, Sabotage};
 use crate::stamp::{Lineage, Snapshot, Stamp};
 use crate::tag::Tag;
 
-/// A claim about a transaction this much older than the cursor is none: the 32-bit id that a user's trigger may have
-/// sent has two meanings beyond.
-const OLDEST_CLAIM: u64 = 1 << 31;
-
 /// [`Ledger::polled`] where no stream is followed: no moment is later, so nothing is ever older than it allows.
 const NO_STREAM: u64 = u64::MAX;
 
@@ -250,20 +246,7 @@ impl Ledger {
     /// The claim is believed where `after` sees that transaction, as it must, and it is not older than half of what 32
     /// bits tell apart. Otherwise all that was read before `after` is refilled: safe, and not exact.
     pub fn invalidate(&self, after: &Stamp, claimed: Option<u64>, tags: &[Tag]) -> Invalidated {
-        self.change(after, |writing| {
-            let batch = writing.learn(&after.snapshot);
-            let cursor = Option::clone(&writing.history.cursor.load());
-            let claim = claimed
-                .zip(cursor)
-                .filter(|(xid, cursor)| *xid > cursor.xmin().saturating_sub(OLDEST_CLAIM) && after.snapshot.sees(*xid));
-            for &tag in tags {
-                match claim {
-                    Some((xid, _)) => writing.list(tag, &[xid], &batch, None),
-                    None => writing.bar(tag, &batch),
-                }
-            }
-            if claim.is_some() { Invalidated::Exactly } else { Invalidated::Barred }
-        })
+        self.change(after, |writing| writing.hear(&after.snapshot, claimed, tags))
     }
 
     /// Requires of every stamp that it covers `after`: after a gap in a stream that keeps no log (R5), and where everything

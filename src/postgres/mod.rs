@@ -58,7 +58,7 @@ use crate::readthrough::origin::{
 
 pub use analyse::Analysed;
 pub use breaker::BreakerState;
-pub use settings::{Settings, SettingsError, TlsMode};
+pub use settings::{Announcers, Settings, SettingsError, TlsMode};
 pub use stream::StreamSettings;
 
 use connect::Connector;
@@ -99,6 +99,7 @@ struct Shared {
     /// Whether the lineage has the epoch in it: there is a log, and this role may read it.
     reads_epoch: AtomicBool,
     upkeep: Upkeep,
+    announcers: Announcers,
 }
 
 impl Postgres {
@@ -115,6 +116,7 @@ impl Postgres {
             broke: Notify::new(),
             reads_epoch: AtomicBool::new(false),
             upkeep: Upkeep::new(Connector::new(&settings)?),
+            announcers: settings.announcers.clone(),
         };
         Ok(Self { shared: Arc::new(shared), reconnect_max: settings.reconnect_max })
     }
@@ -220,10 +222,14 @@ impl Origin for Postgres {
     fn announce<'a>(&'a self, tags: &'a [String]) -> Pending<'a, Result<Announced, OriginError>> {
         let shared = &self.shared;
         Box::pin(async move {
-            let announced = if shared.reads_epoch.load(Ordering::Acquire) {
-                shared.upkeep.announce(tags).await.map(|xid| Announced::Logged { xid })
-            } else {
-                shared.upkeep.present().await.map(|after| Announced::Unlogged { after })
+            let announced = match &shared.announcers {
+                Announcers::Operator { channel } => {
+                    shared.upkeep.notify(channel, tags).await.map(|after| Announced::Notified { after })
+                }
+                Announcers::Seawall if shared.reads_epoch.load(Ordering::Acquire) => {
+                    shared.upkeep.announce(tags).await.map(|xid| Announced::Logged { xid })
+                }
+                Announcers::Seawall => shared.upkeep.present().await.map(|after| Announced::Unlogged { after }),
             };
             announced.map_err(|trouble| OriginError::Away(trouble.reason().to_owned()))
         })

@@ -22,6 +22,19 @@ pub enum TlsMode {
     VerifyFull,
 }
 
+/// Whose triggers announce writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Announcers {
+    /// Seawall's own, in the event log.
+    #[default]
+    Seawall,
+    /// The operator's, by notifications; nothing is installed, and nothing shows whether they are there.
+    Operator {
+        /// On which they notify.
+        channel: String,
+    },
+}
+
 /// How to reach Postgres, and the bounds of what comes from there.
 #[derive(Clone)]
 pub struct Settings {
@@ -47,6 +60,8 @@ pub struct Settings {
     pub result_max_bytes: u64,
     /// While Postgres is away: the longest pause between two attempts to connect.
     pub reconnect_max: Duration,
+    /// Whose triggers announce writes.
+    pub announcers: Announcers,
 }
 
 impl Settings {
@@ -64,6 +79,7 @@ impl Settings {
             tls_client_key: None,
             result_max_bytes: 16 * 1024 * 1024,
             reconnect_max: Duration::from_secs(1),
+            announcers: Announcers::default(),
         }
     }
 }
@@ -76,6 +92,7 @@ impl fmt::Debug for Settings {
             .field("search_path", &self.search_path)
             .field("timezone", &self.timezone)
             .field("tls", &self.tls)
+            .field("announcers", &self.announcers)
             .field("tls_root_cert", &self.tls_root_cert)
             .field("tls_client_cert", &self.tls_client_cert)
             .field("tls_client_key", &self.tls_client_key)

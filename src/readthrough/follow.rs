@@ -32,6 +32,8 @@ pub enum StreamState {
     Starting,
     /// It is followed.
     Following,
+    /// Notifications are listened to, which is all that there is to follow.
+    Listening,
     /// There is no log that this role may read: every query lives by its ttl.
     NoSchema(String),
     /// The connection is lost, or never was.
@@ -46,7 +48,7 @@ impl StreamState {
     /// What the trouble is, in a sentence.
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Off | Self::Following => None,
+            Self::Off | Self::Following | Self::Listening => None,
             Self::Starting => Some("what queries depend on is being found out"),
             Self::NoSchema(why) | Self::Away(why) | Self::Standby(why) | Self::Pooler(why) => Some(why),
         }
@@ -55,7 +57,7 @@ impl StreamState {
     /// Under which reason the service is degraded by it.
     pub(super) fn degraded(&self) -> Option<Degraded> {
         match self {
-            Self::Off | Self::Following => None,
+            Self::Off | Self::Following | Self::Listening => None,
             Self::NoSchema(_) => Some(Degraded::NoEvents),
             Self::Starting | Self::Away(_) | Self::Standby(_) => Some(Degraded::EventStream),
             Self::Pooler(_) => Some(Degraded::Pooler),
@@ -101,6 +103,7 @@ impl Readthrough {
         match &state {
             StreamState::Starting => tracing::debug!("queries are being judged"),
             StreamState::Following => tracing::info!("the event stream is followed"),
+            StreamState::Listening => tracing::info!("notifications are listened to"),
             state => {
                 if let Some(reason) = state.reason() {
                     tracing::warn!(reason, "the event stream has trouble");

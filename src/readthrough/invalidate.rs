@@ -1,7 +1,8 @@
 //! Invalidation by hand: what an operator says is wrong.
 //!
 //! It takes the way of every write, through the log, so that it reaches all pods and is in order with everything else.
-//! Where there is no log it reaches this process alone, by a barrier: a snapshot that is taken now.
+//! Where there is no log it reaches this process by a barrier, a snapshot that is taken now, and
+//! others by a notification, where these are what pods go by.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::Readthrough;
 use super::origin::{Announced, OriginError};
 use crate::catalog::tags;
 use crate::ledger::Invalidated;
+use crate::stamp::Stamp;
 use crate::tag::Tag;
 use crate::telemetry::metrics;
 
@@ -34,6 +36,8 @@ pub enum Reach {
     Everywhere,
     /// It is in the log, for every pod, and will be in force here when the event stream has come so far.
     Logged,
+    /// It is in force here, and every pod that listens has been notified.
+    Notified,
     /// It is in force here. There is no log by which other pods could hear of it.
     Here,
 }
@@ -55,20 +59,26 @@ impl Readthrough {
             Announced::Logged { xid } => {
                 Ok(if self.has_applied(xid).await { Reach::Everywhere } else { Reach::Logged })
             }
-            Announced::Unlogged { after } => {
-                let hashed: Vec<Tag> =
-                    texts.iter().flat_map(|text| tags::with_rows(text)).map(|t| Tag::new(&t)).collect();
-                if self.ledger.invalidate(&after, None, &hashed) == Invalidated::OtherHistory {
-                    let history = after.lineage.as_str();
-                    return Err(OriginError::Behind(format!("its history is {history}, the one in force is another")));
-                }
-                self.metrics.announced(metrics::Announced::Manual, texts.len());
-                if mode == Mode::Purge {
-                    self.purge(&hashed);
-                }
-                Ok(Reach::Here)
-            }
+            Announced::Notified { after } => self.invalidate_here(texts, mode, &after).map(|()| Reach::Notified),
+            Announced::Unlogged { after } => self.invalidate_here(texts, mode, &after).map(|()| Reach::Here),
         }
+    }
+
+    /// In this process, for all that was read before `after`.
+    fn invalidate_here(&self, texts: &[String], mode: Mode, after: &Stamp) -> Result<(), OriginError> {
+        let hash = |text: &str| Tag::new(text);
+        let named: Vec<Tag> = texts.iter().flat_map(|text| tags::with_rows(text)).map(|text| hash(&text)).collect();
+        let tables = texts.iter().filter_map(|text| tags::table_of(text)).map(hash);
+        let all: Vec<Tag> = named.iter().copied().chain(tables).collect();
+        if self.ledger.invalidate(after, None, &all) == Invalidated::OtherHistory {
+            let history = after.lineage.as_str();
+            return Err(OriginError::Behind(format!("its history is {history}, the one in force is another")));
+        }
+        self.metrics.announced(metrics::Announced::Manual, texts.len());
+        if mode == Mode::Purge {
+            self.purge(&named);
+        }
+        Ok(())
     }
 
     /// Resolves once a poll that sees transaction `xid` was applied; false where none is in time. Cancel safe.

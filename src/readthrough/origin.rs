@@ -74,6 +74,11 @@ pub enum Announced {
         /// Its id.
         xid: u64,
     },
+    /// To whoever listens. Whatever this snapshot does not see may be wrong.
+    Notified {
+        /// Taken after they were notified.
+        after: Stamp,
+    },
     /// Nowhere: there is no log. Whatever this snapshot does not see may be wrong.
     Unlogged {
         /// Taken after the request.

@@ -167,6 +167,18 @@ labels! {
 }
 
 labels! {
+    /// What became of a hot entry that was invalidated, where its query is refreshed before anybody asks.
+    Proactive {
+        /// A refresh of it began.
+        Begun = "begun",
+        /// It is invalidated more often than it is read.
+        Damped = "damped",
+        /// As many as may be were under way or waiting.
+        Refused = "refused",
+    }
+}
+
+labels! {
     /// What a pooled connection does.
     Pooled {
         /// Open and idle.

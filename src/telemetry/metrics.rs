@@ -82,6 +82,9 @@ pub struct Metrics {
     doorbells: [IntCounter; 2],
     /// Connections of the event stream that ended.
     pub listener_reconnects: IntCounter,
+    /// Parts of notifications that could not be read.
+    pub malformed_notifications: IntCounter,
+    proactive: Box<[IntCounter]>,
     /// From a canary's being sent to its being applied.
     pub invalidation_lag: Histogram,
     /// 1 where the event stream is silent for longer than the shortest `max_lag`.
@@ -136,6 +139,12 @@ impl Metrics {
             "seawall_doorbells_total",
             "Rings that reached this process, by whether one woke it for something to read.",
             &["needed"],
+        );
+        let proactive = counters(
+            r,
+            "seawall_proactive_refreshes_total",
+            "Hot entries that were invalidated, by whether they were refreshed before anybody asked.",
+            &["outcome"],
         );
         let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -203,6 +212,14 @@ impl Metrics {
             announced: Announced::ALL.iter().map(|l| announced.with_label_values(&[l.as_str()])).collect(),
             doorbells: ["false", "true"].map(|needed| doorbells.with_label_values(&[needed])),
             flushed: Flush::ALL.iter().map(|l| flushed.with_label_values(&[l.as_str()])).collect(),
+            malformed_notifications: counters(
+                r,
+                "seawall_malformed_notifications_total",
+                "Parts of notifications that could not be read and were taken as they stand.",
+                &[],
+            )
+            .with_label_values(NO_LABELS),
+            proactive: Proactive::ALL.iter().map(|l| proactive.with_label_values(&[l.as_str()])).collect(),
             listener_reconnects: counters(
                 r,
                 "seawall_listener_reconnects_total",
@@ -227,6 +244,11 @@ impl Metrics {
             freshness_bound,
             registry,
         }
+    }
+
+    /// Counts a hot entry that was invalidated.
+    pub fn proactive(&self, outcome: Proactive) {
+        self.proactive[outcome as usize].inc();
     }
 
     /// Counts events that were applied.

@@ -85,7 +85,7 @@ fn unknown_keys_come_with_the_one_that_was_meant() {
         ("cache.max_byte = 1", "cache.max_byte", "did you mean max_bytes?"),
         ("server.pool_size = 1", "server.pool_size", "move it to postgres.pool_size"),
         ("cache.ttl = 1", "cache.ttl", "move it to defaults.ttl"),
-        ("server.advisory_key = 1", "server.advisory_key", "invalidation.advisory_key (not in force yet)"),
+        ("server.advisory_key = 1", "server.advisory_key", "move it to invalidation.advisory_key"),
         ("defaults.sql = \"SELECT 1\"", "defaults.sql", "move it to queries.NAME.sql"),
         ("admin.something_else = 1", "admin.something_else", "write one of token_sha256"),
         ("servr.listen = 1", "servr", "did you mean [server]?"),

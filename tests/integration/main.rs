@@ -7,6 +7,7 @@ mod lifecycle;
 mod log;
 mod measures;
 mod nonsense;
+mod notify;
 mod origin;
 mod outage;
 mod outage_load;

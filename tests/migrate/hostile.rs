@@ -28,7 +28,11 @@ async fn a_value_of_200_bytes_has_a_row_tag_and_a_longer_one_is_every_row() {
     let random = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 320) n)";
     assert_eq!(shop.tags(&insert(random)).await, every);
     assert_eq!(shop.tags(&insert("repeat('x', 2000000)")).await, every);
-    assert_eq!(shop.tags("UPDATE shop.t SET k = 'y' WHERE octet_length(k) = 10000").await, every, "the old value");
+    assert_eq!(
+        shop.tags("UPDATE shop.t SET k = 'y' WHERE octet_length(k) = 10000").await,
+        set(&["shop.t", "shop.t:*", "shop.t:k=y"]),
+        "the old value"
+    );
 }
 
 #[tokio::test]
@@ -59,7 +63,8 @@ async fn the_longest_names_and_values_together_still_fit_the_log() {
         let tags = shop.tags(&format!("INSERT INTO \"{schema}\".\"{table}\" VALUES ({values})")).await;
         assert!(tags.contains(&tag), "{tags:?}");
         assert!(tags.contains(&format!("{tag}:*")), "eight names are over a thousand bytes: {tags:?}");
-        assert_eq!(tags.len(), 2, "{tags:?}");
+        // Beside them those sets whose names and values fit: the first two of three where the values are short.
+        assert_eq!(tags.len(), if exact { 4 } else { 2 }, "{tags:?}");
     }
 }
 

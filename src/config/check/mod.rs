@@ -264,19 +264,17 @@ fn check_invalidation(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Inva
         }
         is_name.then_some(text)
     });
-    let source = reader.text(place, "source").and_then(|(text, given)| match &*text {
-        "log" => Some(Source::Log),
-        "none" => Some(Source::None),
-        "notify" => {
-            let message =
-                "notify is not in force yet: this version has no source but the log; write \"log\" or \"none\"";
-            reader.report(&given.at, message);
-            None
-        }
-        _ => {
-            reader.report(&given.at, format!("{} is no source; write \"log\" or \"none\"", given.shown));
-            None
-        }
-    });
-    Some(Invalidation { source: source?, channel: channel?, retention: retention?, poll_interval: poll_interval? })
+    let source = reader.choice(place, "source", &SOURCES);
+    let proactive = reader.count(place, "proactive", &bounds::PROACTIVE);
+    let advisory_key = reader.integer(place, "advisory_key", &bounds::ADVISORY_KEY);
+    Some(Invalidation {
+        source: source?,
+        channel: channel?,
+        retention: retention?,
+        poll_interval: poll_interval?,
+        proactive: proactive?,
+        advisory_key: advisory_key?,
+    })
 }
+
+const SOURCES: [(&str, Source); 3] = [("log", Source::Log), ("notify", Source::Notify), ("none", Source::None)];

@@ -87,6 +87,7 @@ fn check_policy(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<(Policy, R
     let max_lag = reader.duration(place, "max_lag", &bounds::MAX_LAG);
     let on_blind = reader.choice(place, "on_blind", &ON_BLIND);
     let consistency = reader.choice(place, "consistency", &CONSISTENCY);
+    let proactive_refresh = reader.flag(place, "proactive_refresh");
     let timeout = reader.duration(place, "timeout", &bounds::TIMEOUT);
     let wait_at_most = reader.optional_duration(place, "wait_at_most", &bounds::WAIT_AT_MOST);
     let error_backoff = reader.duration(place, "error_backoff", &bounds::ERROR_BACKOFF);
@@ -105,6 +106,7 @@ fn check_policy(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<(Policy, R
         max_lag: max_lag?,
         on_blind: on_blind?,
         consistency: consistency?,
+        proactive_refresh: proactive_refresh?,
         early_refresh: early_refresh?,
         timeout: timeout?,
         wait_at_most: wait_at_most.ok()?,

@@ -39,6 +39,7 @@ use crate::catalog::verdict::{Closure, Kind, Verdict};
 use crate::catalog::{Prepared, Query};
 
 use super::failure::Failure;
+use super::settings::Announcers;
 use super::sqlstate::Decision;
 use calls::Call;
 use tables::Tables;
@@ -86,9 +87,20 @@ fn about(error: &Error, what: &str) -> Stop {
 ///
 /// # Errors
 /// Postgres is away, or something holds a lock on what the query reads. The session must not be used for fills afterwards.
-async fn analyse(client: &Client, query: &Query, prepared: &Prepared, number: usize) -> Result<Verdict, Failure> {
+async fn analyse(
+    client: &Client,
+    query: &Query,
+    prepared: &Prepared,
+    number: usize,
+    announcers: &Announcers,
+) -> Result<Verdict, Failure> {
     let mut finding = Finding::default();
-    let analysed = within_transaction(client, query, number, &mut finding).await;
+    if matches!(announcers, Announcers::Operator { .. }) {
+        finding.declared(
+            "its writes are announced by notifications of your own triggers, which nothing here can see".into(),
+        );
+    }
+    let analysed = within_transaction(client, query, number, announcers, &mut finding).await;
     // Where a statement failed, the transaction has to be ended all the same; where the connection did, this fails too.
     client.batch_execute("ROLLBACK").await.map_err(|error| Failure::from(&error))?;
     match analysed {
@@ -99,7 +111,13 @@ async fn analyse(client: &Client, query: &Query, prepared: &Prepared, number: us
     Ok(finding.verdict(prepared.fingerprint))
 }
 
-async fn within_transaction(client: &Client, query: &Query, number: usize, finding: &mut Finding) -> Result<(), Stop> {
+async fn within_transaction(
+    client: &Client,
+    query: &Query,
+    number: usize,
+    announcers: &Announcers,
+    finding: &mut Finding,
+) -> Result<(), Stop> {
     let declaration = query.declaration();
     let declared = declaration.depends.as_deref();
     // Also what isn't there yet: when it comes, the query is looked at again.
@@ -141,8 +159,17 @@ async fn within_transaction(client: &Client, query: &Query, number: usize, findi
         finding.unkept("TABLESAMPLE without REPEATABLE takes other rows each time".into());
     }
     let called = calls(client, &reached, declared.is_some(), finding).await?;
-    let tables =
-        Tables { client, query, number, params: &params, spellings: &spellings, read: &read, called, named: &named };
+    let tables = Tables {
+        client,
+        query,
+        number,
+        params: &params,
+        spellings: &spellings,
+        read: &read,
+        called,
+        named: &named,
+        announcers,
+    };
     tables.judge(&reached, finding).await?;
     close(client, &reached, finding).await?;
     Ok(())

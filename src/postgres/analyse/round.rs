@@ -17,6 +17,7 @@ use crate::postgres::Shared;
 use crate::postgres::connect::FIRST_STATEMENT_TIMEOUT_MS;
 use crate::postgres::failure::Failure;
 use crate::postgres::session::Session;
+use crate::postgres::settings::Announcers;
 use crate::postgres::sqlstate::Decision;
 use crate::readthrough::origin::{Connection, OriginError};
 
@@ -87,7 +88,7 @@ impl Shared {
         session.bound(FIRST_STATEMENT_TIMEOUT_MS).await.map_err(|error| Failure::from(&error))?;
         let mut former: Option<(Judged, Analysed)> = None;
         for round in 0..ROUNDS {
-            let judged = judge(session, catalog, round).await?;
+            let judged = judge(session, catalog, round, &self.announcers).await?;
             if let Some((earlier, analysed)) = &former {
                 let now =
                     fingerprint::read(session.client(), &analysed.closure).await.map_err(|e| Failure::from(&e))?;
@@ -106,13 +107,13 @@ impl Shared {
     }
 }
 
-async fn judge(session: &Session, catalog: &Catalog, round: usize) -> Result<Judged, Failure> {
+async fn judge(session: &Session, catalog: &Catalog, round: usize, announcers: &Announcers) -> Result<Judged, Failure> {
     let prepared: Vec<(Arc<Query>, Arc<Prepared>)> =
         catalog.iter().filter_map(|query| Some((Arc::clone(query), query.prepared()?))).collect();
     let mut judged = vec![];
     for (place, (query, prepared)) in prepared.iter().enumerate() {
         let number = round * catalog.len() + place;
-        let verdict = timeout(WITHIN, analyse(session.client(), query, prepared, number))
+        let verdict = timeout(WITHIN, analyse(session.client(), query, prepared, number, announcers))
             .await
             .unwrap_or_else(|_| Err(Failure::new(Decision::Timeout, "analysing took too long")))?;
         judged.push((Arc::clone(query), verdict));

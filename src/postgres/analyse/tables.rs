@@ -14,6 +14,7 @@ use super::catalogs::{self, Class, Column, Kin};
 use super::plan::{self, Claim, DUMMIES};
 use super::walk::Reached;
 use super::{Called, Finding, Stop, about, installed, rows, typed};
+use crate::postgres::settings::Announcers;
 
 /// One query's, while it is analysed.
 pub(super) struct Tables<'a> {
@@ -28,6 +29,7 @@ pub(super) struct Tables<'a> {
     pub(super) called: Called,
     /// Oids of what is declared, in its order.
     pub(super) named: &'a [Option<u32>],
+    pub(super) announcers: &'a Announcers,
 }
 
 /// A table's columns that equal parameters, by its operator's word.
@@ -63,7 +65,10 @@ impl Tables<'_> {
                 finding.unkept(format!("{}.{}, of the family of a table that it reads, {what}", kin.schema, kin.name));
             }
         }
-        let triggers = installed::triggers(self.client, &everyone).await?;
+        let triggers = match self.announcers {
+            Announcers::Seawall => Some(installed::triggers(self.client, &everyone).await?),
+            Announcers::Operator { .. } => None,
+        };
         let declares = tables.iter().any(|class| self.declared(class.oid).is_some());
         let columns = if declares { catalogs::columns(self.client, &everyone).await? } else { vec![] };
         let otherwise = catalogs::compared_otherwise(self.client, &reached.references).await?;
@@ -90,7 +95,7 @@ impl Tables<'_> {
                     Err(why) => finding.note(format!("{}.{} counts as a whole: {why}", class.schema, class.name)),
                 }
             }
-            let members = family.iter().map(|kin| member(kin, rows, &columns, &triggers)).collect();
+            let members = family.iter().map(|kin| member(kin, rows, &columns, triggers.as_ref())).collect();
             let keys = |(column, param): &(Box<str>, usize)| RowKey { column: column.clone(), param: *param };
             finding.dependencies.push(Dependency {
                 relation: relation(class),
@@ -215,14 +220,26 @@ fn admit(
     }
 }
 
-fn member(kin: &Kin, rows: Option<Declared<'_>>, columns: &[Column], triggers: &BTreeMap<u32, Triggers>) -> Member {
+/// `triggers`: those that are installed; `None` where the operator's own announce what is declared.
+fn member(
+    kin: &Kin,
+    rows: Option<Declared<'_>>,
+    columns: &[Column],
+    triggers: Option<&BTreeMap<u32, Triggers>>,
+) -> Member {
     let has = |name: &str| columns.iter().any(|c| c.relation == kin.oid && c.name == name && rows::tells(c));
     let names: Vec<Box<str>> = rows.into_iter().flatten().map(|(column, _)| column.clone()).collect();
     let columns = if names.iter().all(|name| has(name)) { names } else { vec![] };
     let missing = || Triggers::Missing("its triggers are missing; run seawall migrate".into());
-    Member {
-        relation: Relation { schema: kin.schema.as_str().into(), name: kin.name.as_str().into(), oid: kin.oid },
-        columns,
-        triggers: triggers.get(&kin.oid).cloned().unwrap_or_else(missing),
-    }
+    let relation = Relation { schema: kin.schema.as_str().into(), name: kin.name.as_str().into(), oid: kin.oid };
+    let triggers = match triggers {
+        Some(installed) => installed.get(&kin.oid).cloned().unwrap_or_else(missing),
+        None => {
+            let mut by: Vec<Box<str>> = columns.clone();
+            by.sort();
+            let columns = if by.is_empty() { vec![] } else { vec![by] };
+            Triggers::Installed { tag: relation.tag(), columns }
+        }
+    };
+    Member { relation, columns, triggers }
 }

@@ -60,6 +60,11 @@ impl KeyType {
         TYPES.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, name, _)| *name)
     }
 
+    /// As `pg_type` has it, in every database.
+    pub(super) fn oid(self) -> u32 {
+        TYPES.iter().find(|(kind, ..)| *kind == self).map_or(0, |(.., oid)| *oid)
+    }
+
     /// Whether a value's text may hold what a tag can't.
     pub(super) fn is_free_text(self) -> bool {
         matches!(self, Self::Text | Self::Varchar)

@@ -24,6 +24,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::Trouble;
+use super::listener::Listener;
 use crate::stamp::Snapshot;
 
 /// Empty polls in a row after which a pod goes to sleep: a quarter of a second at the default interval, so that a steady
@@ -67,6 +68,8 @@ enum State {
 /// The doorbell of one listening session.
 pub(super) struct Doorbell {
     key: i64,
+    /// On which it rings; none, where nobody does.
+    channel: Option<String>,
     /// Writers ring nobody where transactions may be prepared.
     is_rung: bool,
     state: State,
@@ -74,22 +77,49 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    /// As this database has it; the channel as well, on which to listen.
-    pub(super) async fn find(client: &Client) -> Result<(Self, Option<String>), Trouble> {
+    /// One that nobody rings: for a session that is notified of each write.
+    pub(super) fn none() -> Self {
+        Self { key: 0, channel: None, is_rung: false, state: State::Asleep, not_before: Instant::now() }
+    }
+
+    /// As this database has it. From here on `listener` listens on its channel, too.
+    pub(super) async fn find(listener: &Listener) -> Result<Self, Trouble> {
+        let client = &listener.client;
         let exists = "SELECT to_regprocedure('seawall.doorbell_key()') IS NOT NULL \
                       AND has_function_privilege('seawall.doorbell_key()', 'EXECUTE'), \
                       current_setting('max_prepared_transactions') = '0'";
         let row = client.query_one(exists, &[]).await?;
         let (exists, none_prepared): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
-        let mut doorbell =
-            Self { key: 0, is_rung: false, state: State::Awake { empty: 0 }, not_before: Instant::now() };
+        let mut doorbell = Self {
+            key: 0,
+            channel: None,
+            is_rung: false,
+            state: State::Awake { empty: 0 },
+            not_before: Instant::now(),
+        };
         if !exists {
-            return Ok((doorbell, None));
+            return Ok(doorbell);
         }
-        let row = client.query_one("SELECT seawall.doorbell_key(), seawall.doorbell_channel()", &[]).await?;
-        doorbell.key = row.try_get(0)?;
         doorbell.is_rung = none_prepared;
-        Ok((doorbell, Some(row.try_get(1)?)))
+        doorbell.look_up(listener).await?;
+        Ok(doorbell)
+    }
+
+    /// The lock and the channel, which `seawall migrate` may have changed since.
+    async fn look_up(&mut self, listener: &Listener) -> Result<(), Trouble> {
+        let row = listener.client.query_one("SELECT seawall.doorbell_key(), seawall.doorbell_channel()", &[]).await?;
+        self.key = row.try_get(0)?;
+        let channel: String = row.try_get(1)?;
+        if self.channel.as_ref() != Some(&channel) {
+            listener.listen(&channel).await?;
+            self.channel = Some(channel);
+        }
+        Ok(())
+    }
+
+    /// How many of these notifications are rings.
+    pub(super) fn rings(&self, payloads: &[Box<str>]) -> usize {
+        if self.channel.is_none() { 0 } else { payloads.iter().filter(|payload| payload.is_empty()).count() }
     }
 
     /// Whether a notification was waited for.
@@ -101,15 +131,20 @@ impl Doorbell {
     ///
     /// # Errors
     /// The session is lost.
-    pub(super) async fn polled(&mut self, client: &Client, events: usize, snapshot: &Snapshot) -> Result<(), Trouble> {
+    pub(super) async fn polled(
+        &mut self,
+        listener: &Listener,
+        events: usize,
+        snapshot: &Snapshot,
+    ) -> Result<(), Trouble> {
         if events > 0 {
-            return self.wake(client).await;
+            return self.wake(&listener.client).await;
         }
         match &mut self.state {
             State::Awake { empty } => {
                 *empty = empty.saturating_add(1);
                 if *empty >= EMPTY_POLLS && self.is_rung && Instant::now() >= self.not_before {
-                    self.lie_down(client).await?;
+                    self.lie_down(listener).await?;
                 }
             }
             State::Dozing { stragglers, .. } => {
@@ -152,7 +187,9 @@ impl Doorbell {
     }
 
     /// Steps 1 and 2.
-    async fn lie_down(&mut self, client: &Client) -> Result<(), Trouble> {
+    async fn lie_down(&mut self, listener: &Listener) -> Result<(), Trouble> {
+        self.look_up(listener).await?;
+        let client = &listener.client;
         let locked = client.query_typed("SELECT pg_advisory_lock_shared($1)", &[(&self.key, Type::INT8)]).await;
         match locked {
             Ok(_) => {}

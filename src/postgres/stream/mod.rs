@@ -19,6 +19,10 @@
 //! An empty payload says that there is something in the log. Any other is an invalidation by somebody else's trigger, and
 //! isn't in the log: it is in force from the next poll's snapshot on, taken after it arrived. Those that were sent while
 //! nobody listened are lost, so a stream that has heard one flushes when it comes back (R5).
+//!
+//! Where the operator's own triggers announce, that is all there is: no log, no doorbell, no canary. A poll then says that the
+//! session which listens is alive, and which snapshot what was heard is in force from; it never says that all was heard that
+//! had been committed, since Postgres notifies after a commit is visible. So nobody reads strictly there.
 
 mod doorbell;
 mod listener;
@@ -37,13 +41,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::Postgres;
 use super::connect::Connector;
 use super::lineage::READS_EPOCH;
-use super::settings::{Settings, SettingsError};
+use super::settings::{Announcers, Settings, SettingsError};
 use crate::catalog::InForce;
 use crate::clock::Moment;
-use crate::ledger::{Applied, Payload};
+use crate::ledger::{Applied, Beside, Payload};
 use crate::readthrough::origin::OriginState;
 use crate::readthrough::{Readthrough, StreamState};
-use crate::stamp::{Snapshot, Stamp};
+use crate::stamp::Snapshot;
 use crate::telemetry::metrics::{Announced, Flush};
 
 use doorbell::Doorbell;
@@ -87,6 +91,20 @@ const CANARY_ASLEEP: Duration = Duration::from_secs(10);
 /// Snapshots kept for pruning: with as many, the log is pruned to within a tenth of the retention.
 const KEPT: u32 = 10;
 
+/// After a warning of the same kind.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+const POOLER: &str = "a pooler between here and Postgres gives each statement another connection: set postgres.listen_url to the server itself";
+
+/// What became of a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Polled {
+    /// It is in force; it brought so many events.
+    Applied { events: usize },
+    /// It was asked of a history that has been left since. Nothing is in force.
+    Superseded,
+}
+
 /// Why the stream does not run.
 #[derive(Debug)]
 pub(super) struct Trouble {
@@ -128,6 +146,8 @@ struct Follower {
     schema: Schema,
     /// Of this process, as its canaries are called.
     pod: String,
+    announcers: Announcers,
+    said_malformed: Option<Moment>,
     /// Pods whose canaries were seen lately, with when.
     pods: HashMap<Box<str>, Moment>,
     /// When the canary that is under way was sent.
@@ -164,6 +184,8 @@ impl Postgres {
             settings,
             schema,
             pod: format!("{:032x}", fastrand::u128(..)),
+            announcers: listen.announcers,
+            said_malformed: None,
             pods: HashMap::new(),
             canary: None,
             heard: false,
@@ -214,15 +236,15 @@ impl Follower {
     async fn follow(&mut self) -> Result<Never, Trouble> {
         let opening = async {
             let listener = Listener::open(&self.connector, &self.settings.channel).await?;
-            let readable: bool = listener.client.query_one(READS_EPOCH, &[]).await?.try_get(0)?;
-            if !readable {
-                return Ok::<_, Trouble>((listener, None));
+            let mut doorbell = Doorbell::none();
+            if self.has_log() {
+                let readable: bool = listener.client.query_one(READS_EPOCH, &[]).await?.try_get(0)?;
+                if !readable {
+                    return Ok::<_, Trouble>((listener, None));
+                }
+                doorbell = Doorbell::find(&listener).await?;
             }
-            let (doorbell, channel) = Doorbell::find(&listener.client).await?;
-            if let Some(channel) = channel.filter(|channel| *channel != self.settings.channel) {
-                listener.listen(&channel).await?;
-            }
-            let poller = Poller::prepare(&listener.client).await?;
+            let poller = Poller::prepare(&listener.client, &self.announcers).await?;
             Ok((listener, Some((poller, doorbell))))
         };
         let Ok(opened) = timeout(self.connect_within, opening).await else {
@@ -239,41 +261,52 @@ impl Follower {
                 ),
             });
         };
-        self.postgres.shared.reads_epoch.store(true, Ordering::Release);
+        self.postgres.shared.reads_epoch.store(self.has_log(), Ordering::Release);
         self.read.ledger().expect_stream();
         self.schema.begin();
-        let mut flush = self.heard.then_some(Flush::NotifyLost);
+        // Those that were sent while nobody listened are lost.
+        let mut may_have_lost = self.heard;
         let mut rung: Vec<Box<str>> = vec![];
         let mut canary_due = Instant::now();
         loop {
             let began = Instant::now();
             rung.extend(listener.arrived());
-            let rings = rung.iter().filter(|payload| payload.is_empty()).count();
+            let rings = doorbell.rings(&rung);
             let woken = rings > 0 && doorbell.sleeps();
             if woken {
                 doorbell.wake(&listener.client).await?;
             }
-            if listener.has_lost() {
-                flush = Some(Flush::NotifyLost);
-            }
-            let mut polled = self.poll(&listener, &poller).await?;
-            if polled.is_none() {
+            may_have_lost |= listener.has_lost();
+            let heard: Vec<Payload> =
+                rung.iter().filter(|text| !text.is_empty()).map(|text| Payload::parse(text)).collect();
+            let beside = if may_have_lost { Beside::Lost } else { Beside::Heard(&heard) };
+            let mut polled = self.poll(&listener, &poller, beside).await?;
+            if polled.is_none() && self.has_log() {
                 // A crash or a promotion has emptied the log and the epoch with it; in recovery this does nothing.
                 self.postgres.shared.upkeep.reseed().await?;
-                polled = self.poll(&listener, &poller).await?;
+                polled = self.poll(&listener, &poller, beside).await?;
             }
-            let (stamp, events) = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
+            let (snapshot, polled) = polled.ok_or_else(|| Trouble::standby("the server is in recovery".into()))?;
+            let events = match polled {
+                Polled::Applied { events } => {
+                    self.notified(&rung, &heard);
+                    self.heard |= !heard.is_empty() || !self.has_log();
+                    rung.clear();
+                    if std::mem::take(&mut may_have_lost) {
+                        self.read.metrics().flushed(Flush::NotifyLost);
+                    }
+                    events
+                }
+                // The next one brings all of it again.
+                Polled::Superseded => 0,
+            };
             for ring in 0..rings {
                 // One of them woke it, and only where it slept: the others were for what is read by then, or for another pod.
                 self.read.metrics().rung(woken && ring == 0 && events > 0);
             }
             let slept = doorbell.sleeps();
-            doorbell.polled(&listener.client, events, &stamp.snapshot).await?;
-            self.notified(&stamp, &std::mem::take(&mut rung));
-            if let Some(reason) = flush.take() {
-                self.flush(&stamp, reason);
-            }
-            if began >= canary_due {
+            doorbell.polled(&listener, events, &snapshot).await?;
+            if began >= canary_due && self.has_log() {
                 self.write();
                 // One that sleeps is not woken by its own: it is found by a safety poll, and says little.
                 canary_due = began + if doorbell.sleeps() { CANARY_ASLEEP } else { CANARY };
@@ -287,15 +320,28 @@ impl Follower {
             let next = earliest.max(began + doorbell.interval(self.interval(), self.schema.max_lag()));
             tokio::select! {
                 () = sleep_until(next) => {}
-                payload = listener.rung() => rung.push(payload),
-                // All who have come by then share it.
+                // All that have come by then share it.
+                payload = listener.rung() => {
+                    rung.push(payload);
+                    sleep_until(earliest).await;
+                }
                 () = self.read.probe_wanted() => sleep_until(earliest).await,
             }
         }
     }
 
-    /// Polls once, and applies what came. `None`: the server says no lineage.
-    async fn poll(&mut self, listener: &Listener, poller: &Poller) -> Result<Option<(Stamp, usize)>, Trouble> {
+    /// Whether there is a log to be read, and not only notifications to be heard.
+    fn has_log(&self) -> bool {
+        self.announcers == Announcers::Seawall
+    }
+
+    /// Polls once, and applies what came, and what came `beside` the log. `None`: the server says no lineage.
+    async fn poll(
+        &mut self,
+        listener: &Listener,
+        poller: &Poller,
+        beside: Beside<'_>,
+    ) -> Result<Option<(Snapshot, Polled)>, Trouble> {
         let asked = self.read.ledger().ask();
         let look = self.schema.look();
         let looked = look.is_some();
@@ -307,9 +353,14 @@ impl Follower {
         };
         let Brought { poll, purged, canaries, marker, epoch, fingerprint } = brought?;
         let Some(poll) = poll else { return Ok(None) };
+        let is_direct = marker.is_some_and(|marker| marker == listener.marker());
+        if !is_direct && !self.has_log() {
+            // Nothing else is followed than what is lost there.
+            return Err(Trouble { state: StreamState::Pooler(POOLER.into()) });
+        }
         let stamp = poll.stamp.clone();
         let events = poll.events.len();
-        let applied = self.read.ledger().apply(&asked, poll);
+        let applied = self.read.ledger().apply_beside(&asked, poll, beside);
         self.meet(&canaries, sent);
         let metrics = self.read.metrics();
         metrics.announced(Announced::Log, events);
@@ -337,17 +388,25 @@ impl Follower {
             metrics.invalidation_lag.observe(self.read.clock().now().since(sent).as_secs_f64());
         }
         if self.schema.looked(looked, fingerprint) {
-            self.flush(&stamp, Flush::Schema);
+            self.read.ledger().flush(&stamp);
+            metrics.flushed(Flush::Schema);
         }
         self.schema.keep_up();
         self.remember(&stamp.snapshot, sent, epoch);
-        self.read.stream_is(match marker {
-            Some(marker) if marker == listener.marker() && self.schema.is_settled() => StreamState::Following,
-            Some(marker) if marker == listener.marker() => StreamState::Starting,
-            _ => StreamState::Pooler("a pooler between here and Postgres gives each statement another connection: set postgres.listen_url to the server itself".into()),
+        self.read.stream_is(match (is_direct, self.schema.is_settled()) {
+            (false, _) => StreamState::Pooler(POOLER.into()),
+            (true, false) => StreamState::Starting,
+            (true, true) if self.has_log() => StreamState::Following,
+            (true, true) => StreamState::Listening,
         });
-        self.read.polled(sent);
-        Ok(Some((stamp, events)))
+        let polled = match applied {
+            Applied::Superseded => Polled::Superseded,
+            _ => {
+                self.read.polled(sent);
+                Polled::Applied { events }
+            }
+        };
+        Ok(Some((stamp.snapshot, polled)))
     }
 
     /// Other pods make themselves known by their canaries.
@@ -365,22 +424,30 @@ impl Follower {
         self.settings.poll_interval * pods.div_ceil(PODS).max(1)
     }
 
-    /// What others notified of, all of it before the poll that took `stamp` was sent.
-    fn notified(&mut self, stamp: &Stamp, payloads: &[Box<str>]) {
-        for text in payloads.iter().filter(|text| !text.is_empty()) {
-            self.heard = true;
-            let payload = Payload::parse(text);
-            if payload.malformed > 0 {
-                tracing::debug!(parts = payload.malformed, "a notification has parts that can't be read as they stand");
-            }
-            self.read.metrics().announced(Announced::Notify, payload.tags.len());
-            self.read.ledger().invalidate(stamp, payload.xid, &payload.tags);
+    /// What others notified of is in force: counts it, and forgets what is to be forgotten.
+    fn notified(&mut self, texts: &[Box<str>], heard: &[Payload]) {
+        let metrics = self.read.metrics();
+        let mut malformed: usize = heard.iter().map(|payload| payload.malformed).sum();
+        if !self.has_log() {
+            // Nothing is named by it, and there is nothing to look for.
+            malformed += texts.iter().filter(|text| text.is_empty()).count();
         }
-    }
-
-    fn flush(&self, stamp: &Stamp, reason: Flush) {
-        self.read.ledger().flush(stamp);
-        self.read.metrics().flushed(reason);
+        metrics.malformed_notifications.inc_by(malformed as u64);
+        let now = self.read.clock().now();
+        if malformed > 0 && self.said_malformed.is_none_or(|said| now.since(said) >= SAY_AGAIN) {
+            self.said_malformed = Some(now);
+            tracing::warn!(
+                parts = malformed,
+                "a notification has parts that can't be read, which are taken as they stand: a payload is tags between spaces, \
+                 percent-encoded, and perhaps xid=N"
+            );
+        }
+        for payload in heard {
+            metrics.announced(Announced::Notify, payload.tags.len());
+            if !payload.purged.is_empty() {
+                self.read.purge(&payload.purged);
+            }
+        }
     }
 
     /// Keeps the snapshot for pruning, and prunes to one that is as old as the retention.

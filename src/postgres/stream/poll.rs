@@ -16,6 +16,7 @@ use crate::clock::Moment;
 use crate::ledger::{Asked, Event, Poll, Rows};
 use crate::postgres::analyse::fingerprint;
 use crate::postgres::lineage;
+use crate::postgres::settings::Announcers;
 use crate::sabotage::{self, Sabotage};
 use crate::stamp::{Lineage, Snapshot, Stamp};
 use crate::tag::Tag;
@@ -58,8 +59,12 @@ pub(super) struct Poller {
 pub(super) const CANARY: &str = "canary:";
 
 impl Poller {
-    pub(super) async fn prepare(client: &Client) -> Result<Self, Trouble> {
+    pub(super) async fn prepare(client: &Client, announcers: &Announcers) -> Result<Self, Trouble> {
         let own = [Type::TEXT, Type::TEXT_ARRAY, Type::INT8];
+        let statement = |fingerprint: &str| match announcers {
+            Announcers::Seawall => statement(fingerprint),
+            Announcers::Operator { .. } => statement_without_log(fingerprint),
+        };
         let log = client.prepare_typed(&statement("NULL::text"), &own).await?;
         // The closure's parameters follow the poll's own; the highest first, so that none is replaced twice.
         let mut looked = fingerprint::FINGERPRINT.to_owned();
@@ -111,6 +116,16 @@ fn statement(fingerprint: &str) -> String {
     )
 }
 
+/// The same where there is no log: what is heard is in force from this snapshot on. It takes the cursor, and asks for nothing by
+/// it.
+fn statement_without_log(fingerprint: &str) -> String {
+    let lineage = lineage::EXPRESSION;
+    format!(
+        "SELECT pg_current_snapshot()::text, {lineage}, NULL::text, NULL::text, current_setting('seawall.session', true), \
+         {fingerprint}, '{{}}'::text[], '{{}}'::text[] WHERE $1::text IS NOT NULL OR $2::text[] IS NOT NULL OR $3::int8 > 0"
+    )
+}
+
 fn read(row: &Row, sent: Moment) -> Result<Brought, Trouble> {
     let nonsense = |what: &str| Trouble::nonsense(format!("a poll brought {what}"));
     let snapshot = Snapshot::parse(row.try_get::<_, &str>(0)?).map_err(|_| nonsense("no snapshot"))?;
@@ -130,8 +145,12 @@ fn read(row: &Row, sent: Moment) -> Result<Brought, Trouble> {
             canaries.push(pod.into());
             continue;
         }
-        purged.extend(tags::purged(text).map(Tag::new));
+        if let Some(tag) = tags::purged(text) {
+            purged.push(Tag::new(tag));
+            continue;
+        }
         events.push(Event { tag: Tag::new(text), xid });
+        events.extend(tags::table_of(text).map(|table| Event { tag: Tag::new(table), xid }));
     }
     let poll = lineage.map(|lineage| Poll {
         sent,

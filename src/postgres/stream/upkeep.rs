@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 
 use super::Trouble;
+use crate::catalog::tags;
 use crate::postgres::connect::Connector;
 use crate::postgres::failure;
 use crate::stamp::{Lineage, Snapshot, Stamp};
@@ -20,6 +21,9 @@ const APPLICATION: &str = "seawall upkeep";
 
 /// One statement with what it waits for; pruning a minute's backlog takes less than a second.
 const WITHIN: Duration = Duration::from_secs(5);
+
+/// Postgres takes no longer payload. A tag that somebody sends has 1,000 bytes at most, and thrice as many encoded.
+const PAYLOAD_BYTES: usize = 7_999;
 
 const SET_UP: &str = "SELECT pg_catalog.set_config('search_path', 'pg_catalog', false), \
      pg_catalog.set_config('default_transaction_read_only', 'off', false), \
@@ -69,6 +73,13 @@ impl Upkeep {
         row.try_get::<_, &str>(1)?.parse().map_err(|_| Trouble::nonsense("no transaction id came back".into()))
     }
 
+    /// Notifies whoever listens to `channel` of `tags`; a snapshot taken after that, and whose.
+    pub(in crate::postgres) async fn notify(&self, channel: &str, tags: &[String]) -> Result<Stamp, Trouble> {
+        let sql = "SELECT count(pg_notify($1, payload)::text)::text FROM unnest($2) AS payload";
+        self.run(sql, &[(&channel, Type::TEXT), (&payloads(tags), Type::TEXT_ARRAY)]).await?;
+        self.present().await
+    }
+
     /// A snapshot, and whose, where there is no log.
     pub(in crate::postgres) async fn present(&self) -> Result<Stamp, Trouble> {
         let sql = format!("SELECT pg_current_snapshot()::text, {}", crate::postgres::lineage::EXPRESSION);
@@ -95,6 +106,21 @@ impl Upkeep {
     }
 }
 
+/// `tags` as payloads, of which each has as many as it takes.
+fn payloads(tags: &[String]) -> Vec<String> {
+    let mut payloads: Vec<String> = vec![];
+    for tag in tags.iter().map(|tag| tags::encoded(tag).to_string()) {
+        match payloads.last_mut() {
+            Some(last) if last.len() + 1 + tag.len() <= PAYLOAD_BYTES => {
+                last.push(' ');
+                last.push_str(&tag);
+            }
+            _ => payloads.push(tag),
+        }
+    }
+    payloads
+}
+
 async fn open(connector: &Connector) -> Result<Client, Trouble> {
     let opened = async {
         let (client, connection) =
@@ -108,4 +134,20 @@ async fn open(connector: &Connector) -> Result<Client, Trouble> {
         Ok(client)
     };
     timeout(WITHIN, opened).await.unwrap_or_else(|_| Err(Trouble::away("connecting took too long".into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_share_payloads_as_far_as_these_go_and_are_read_back_as_they_were() {
+        let tags: Vec<String> = (0..20).map(|n| format!("{n} {}", "é%".repeat(280))).collect();
+        let payloads = payloads(&tags);
+        assert!(payloads.iter().all(|payload| payload.len() <= PAYLOAD_BYTES), "{payloads:?}");
+        assert_eq!(payloads.len(), 7, "three of them fit into one");
+        let read: Vec<_> = payloads.iter().flat_map(|payload| crate::ledger::Payload::parse(payload).tags).collect();
+        let meant = tags.iter().flat_map(|tag| tags::with_rows(tag));
+        assert_eq!(read, meant.map(|tag| crate::tag::Tag::new(&tag)).collect::<Vec<_>>());
+    }
 }

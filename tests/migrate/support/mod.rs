@@ -11,10 +11,11 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use seawall::catalog::tags::table_of;
 use seawall::catalog::verdict::Wanted;
 use seawall::postgres::Settings;
 use seawall::postgres::migrate::{self, Report};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, Row};
 
 use server::{Database, Server};
 
@@ -124,13 +125,13 @@ impl Shop {
         let rows = client.query("SELECT tag FROM seawall.event WHERE xid::text = $1", &[&xid]).await.expect("the log");
         batch(&reader, &format!("REVOKE ALL ON seawall.event FROM {role}; REVOKE ALL ON SCHEMA seawall FROM {role}"))
             .await;
-        rows.iter().map(|row| row.get(0)).collect()
+        meant(&rows)
     }
 
     /// All tags in the log, that are committed.
     pub async fn log(&self) -> BTreeSet<String> {
         let rows = self.admin.query("SELECT DISTINCT tag FROM seawall.event", &[]).await.expect("the log");
-        rows.iter().map(|row| row.get(0)).collect()
+        meant(&rows)
     }
 
     /// All that is installed.
@@ -142,6 +143,13 @@ impl Shop {
     pub async fn forget(&self) {
         batch(&self.admin, "DELETE FROM seawall.event").await;
     }
+}
+
+/// Tags, and the tables of those that are of rows, as pods take them.
+fn meant(rows: &[Row]) -> BTreeSet<String> {
+    let tags: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let tables = tags.iter().filter_map(|tag| table_of(tag));
+    tags.iter().copied().chain(tables).map(str::to_owned).collect()
 }
 
 /// The table of that name, as an analysis would want it.
