@@ -94,7 +94,7 @@ pub struct Readthrough {
     chance: Chance,
     metrics: Arc<Metrics>,
     stopping: watch::Sender<bool>,
-    /// When the last poll that was applied had been sent.
+    /// When the last poll of the log that was applied had been sent.
     polls: watch::Sender<Option<Moment>>,
     /// Rung by who waits for one.
     probes: Notify,

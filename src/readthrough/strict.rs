@@ -117,8 +117,8 @@ impl Readthrough {
             Probe::Applied => Joins::Known,
             Probe::Unasked => Joins::Unsent,
         };
-        // Without a poll nobody has said how this role sees the lineage; fills may say it without the epoch.
-        let known = self.ledger.cursor().is_some();
+        // Before a poll of the log fills may say the lineage without its epoch, which a token has.
+        let known = self.polls.borrow().is_some();
         let after = token.map(|token| Token { lineage: token.lineage.clone().filter(|_| known), xid: token.xid });
         Ok(Look::Rebuild(Want { joins, after, ..Want::new(why) }))
     }

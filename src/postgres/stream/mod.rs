@@ -402,7 +402,10 @@ impl Follower {
         let polled = match applied {
             Applied::Superseded => Polled::Superseded,
             _ => {
-                self.read.polled(sent);
+                // Without a log a poll says nothing of writes: their notifications may still be on their way.
+                if self.has_log() {
+                    self.read.polled(sent);
+                }
                 Polled::Applied { events }
             }
         };
