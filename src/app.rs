@@ -164,6 +164,7 @@ impl App {
             max_fills: config.cache.max_fills,
             max_queued_fills: config.cache.max_queued_fills,
             max_waiters: config.server.max_waiters,
+            proactive: config.invalidation.proactive,
         };
         let catalog = Catalog::new(config.queries);
         let read = Readthrough::new(&catalog, origin, bounds, clock, Chance::system(), metrics);

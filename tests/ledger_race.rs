@@ -43,6 +43,8 @@ mod ledger {
     mod history;
     mod known;
     #[allow(dead_code)]
+    mod payload;
+    #[allow(dead_code)]
     mod required;
     #[allow(dead_code)]
     mod state;

@@ -132,6 +132,7 @@ fn entry(tags: &Arc<[Tag]>, stamp: &Stamp) -> Entry {
         took: Duration::from_millis(1),
         lifetime: Duration::from_secs(3_600),
         early_refresh: 1.0,
+        uses: None,
         certified: 0,
     })
 }

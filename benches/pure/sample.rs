@@ -42,6 +42,7 @@ pub fn entry(body: Box<[u8]>, stamp: Stamp, version: u64) -> Entry {
         took: Duration::from_millis(1),
         lifetime: LIFETIME,
         early_refresh: 1.0,
+        uses: None,
         certified: version,
     })
 }

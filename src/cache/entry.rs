@@ -6,7 +6,7 @@
 //! entry is: the body in a buffer of exactly its size, and the text of its ETag.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::early;
@@ -26,6 +26,10 @@ pub const BOOKKEEPING_BYTES: u64 = 408;
 pub struct Entry {
     etag: [u8; ETAG_BYTES],
     absent: bool,
+    /// Whether it counts how often it is given.
+    counted: bool,
+    /// How often it was, where that is counted.
+    uses: AtomicU32,
     route: u32,
     body: Box<[u8]>,
     stamp: Stamp,
@@ -77,6 +81,8 @@ pub struct Draft {
     pub early_refresh: f64,
     /// The ledger's version that it was certified at.
     pub certified: u64,
+    /// How often it has been given so far; `None`: that is not counted.
+    pub uses: Option<u32>,
 }
 
 /// Where an entry stands at a moment.
@@ -99,6 +105,8 @@ impl Entry {
         Self {
             etag: etag(&body, absent),
             absent,
+            counted: draft.uses.is_some(),
+            uses: AtomicU32::new(draft.uses.unwrap_or_default()),
             route: draft.route,
             body,
             stamp: draft.stamp,
@@ -228,6 +236,23 @@ impl Entry {
         self.certified.fetch_max(version, Ordering::Relaxed);
     }
 
+    /// Whether it counts how often it is given.
+    #[inline]
+    pub fn is_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// Counts that it is given, and says how often it was by now.
+    #[inline]
+    pub fn count_use(&self) -> u32 {
+        self.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// How often it was given, where that is counted.
+    pub fn uses(&self) -> u32 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
     /// Bytes that the entry and a key of `key_bytes` occupy.
     pub fn weight(&self, key_bytes: usize) -> u64 {
         let listed = self.stamp.snapshot.running() * size_of::<u64>();
@@ -265,6 +290,7 @@ mod tests {
             took: Duration::from_nanos(2_001),
             lifetime: Duration::from_micros(500),
             early_refresh: 1.0,
+            uses: None,
             certified: 3,
         })
     }

@@ -154,6 +154,7 @@ mod tests {
             took: Duration::ZERO,
             lifetime: Duration::from_secs(1),
             early_refresh: 1.0,
+            uses: None,
             certified: 0,
         }))
     }

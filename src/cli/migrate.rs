@@ -6,8 +6,8 @@ use super::{BAD_USAGE, ConfigArg, FAILED};
 use crate::app::postgres_settings;
 use crate::catalog::verdict::{Kind, Wanted};
 use crate::catalog::{Catalog, Shape};
-use crate::config::{Config, Database};
-use crate::postgres::migrate::{self, Definitions, Left, MigrateError, Report};
+use crate::config::{Config, Database, Source};
+use crate::postgres::migrate::{self, Definitions, Left, MigrateError, Report, Ring};
 use crate::postgres::{Postgres, Settings};
 use crate::readthrough::origin::OriginError;
 
@@ -37,9 +37,17 @@ pub async fn migrate(args: Args) -> u8 {
     let service_url = url(&config.postgres.url).unwrap_or_default();
     let service = postgres_settings(&config, &service_url);
     let migrating = postgres_settings(&config, &url(&config.postgres.migrate_url).unwrap_or(service_url));
+    if config.invalidation.source != Source::Log && !args.uninstall {
+        eprintln!(
+            "seawall: invalidation.source is not \"log\", so nothing of Seawall's is needed in the database; set it to \"log\", or \
+             leave this out"
+        );
+        return BAD_USAGE;
+    }
+    let ring = ring(&config);
     let done = match (args.print, args.uninstall) {
-        (false, false) => install(&Catalog::new(config.queries), &service, &migrating).await,
-        (true, false) => print(&Catalog::new(config.queries), &service, &migrating).await,
+        (false, false) => install(&Catalog::new(config.queries), &service, &migrating, &ring).await,
+        (true, false) => print(&Catalog::new(config.queries), &service, &migrating, &ring).await,
         (false, true) => uninstall(&migrating).await,
         (true, true) => migrate::uninstall_script(&migrating).await.map(|sql| {
             print!("{sql}");
@@ -80,25 +88,34 @@ pub(super) async fn bring_up(config: &Config, url: &str) -> Result<(), MigrateEr
     let settings = postgres_settings(config, url);
     let (wanted, _) = wanted(&Catalog::new(config.queries.clone()), &settings).await?;
     let role = migrate::role(&settings).await?;
-    migrate::migrate(&settings, &role, &wanted).await.map(drop)
+    migrate::migrate(&settings, &role, &wanted).await?;
+    migrate::set_ring(&settings, &ring(config)).await.map(drop)
 }
 
-async fn install(catalog: &Catalog, service: &Settings, migrating: &Settings) -> Result<u8, MigrateError> {
+/// How pods are to be rung.
+fn ring(config: &Config) -> Ring {
+    Ring { key: config.invalidation.advisory_key, channel: config.invalidation.channel.clone() }
+}
+
+async fn install(catalog: &Catalog, service: &Settings, migrating: &Settings, ring: &Ring) -> Result<u8, MigrateError> {
     let role = migrate::role(service).await?;
     let (wanted, without) = wanted(catalog, service).await?;
     let report = migrate::migrate(migrating, &role, &wanted).await?;
     print!("{}", text(&report));
+    if migrate::set_ring(migrating, ring).await? {
+        println!("doorbell: lock {}, channel {}", ring.key, ring.channel);
+    }
     for line in without {
         println!("{line}");
     }
     Ok(code(&report))
 }
 
-async fn print(catalog: &Catalog, service: &Settings, migrating: &Settings) -> Result<u8, MigrateError> {
+async fn print(catalog: &Catalog, service: &Settings, migrating: &Settings, ring: &Ring) -> Result<u8, MigrateError> {
     let role = migrate::role(service).await?;
     let (wanted, without) = wanted(catalog, service).await?;
     let (sql, report) = migrate::script(migrating, &role, &wanted).await?;
-    print!("{sql}");
+    print!("{sql}{}", migrate::ring_script(migrating, ring).await?);
     for line in without {
         eprintln!("{line}");
     }

@@ -183,6 +183,8 @@ impl Fill {
             took: filled.since(begun),
             lifetime,
             early_refresh: policy.early_refresh,
+            // Who asked for it has read it, too.
+            uses: (policy.proactive_refresh).then(|| u32::from(self.refreshes.is_none())),
             certified: version,
         }));
         read.failures.forget(self.key.as_bytes());

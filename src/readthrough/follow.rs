@@ -148,6 +148,11 @@ impl Readthrough {
         self.basis.present.load(Ordering::Acquire)
     }
 
+    /// Whether verdicts may be relied upon now.
+    pub(super) fn is_settled(&self) -> bool {
+        self.basis() != UNSETTLED
+    }
+
     /// Whether `basis` is in force.
     pub(super) fn rests_on(&self, basis: u64) -> bool {
         basis != UNSETTLED && self.basis() == basis

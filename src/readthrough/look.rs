@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::Readthrough;
 use super::answer::{Answer, By, Source};
 use super::directives::Directives;
@@ -66,7 +68,7 @@ pub struct Want {
 
 /// What is known of writes since an answer was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Vouched {
+pub(super) enum Vouched {
     /// It contains all of them.
     Current,
     /// It contains all that were announced before the event stream fell silent.
@@ -142,7 +144,7 @@ impl Readthrough {
     /// What is known of writes since `entry` was read (R2, R6). Where nothing was announced since it was last asked: two
     /// atomic loads and the clock's arithmetic.
     #[inline]
-    fn vouch(&self, entry: &Entry, now: Moment) -> Vouched {
+    pub(super) fn vouch(&self, entry: &Entry, now: Moment) -> Vouched {
         match self.ledger.version_unless_blind(now, entry.max_lag()) {
             Some(_) if sabotage::is(Sabotage::NoCertify) => Vouched::Current,
             Some(version) if entry.certified() == version || self.certifies(entry, version) => Vouched::Current,
@@ -170,6 +172,9 @@ impl Readthrough {
 
     #[inline]
     fn fresh(self: &Arc<Self>, ask: &Ask<'_>, entry: Arc<Entry>, stands: Freshness) -> Look {
+        if entry.is_counted() {
+            self.hot.given(ask, &entry);
+        }
         if entry.is_nearly_due(ask.arrived) {
             self.refresh_early(ask, &entry);
         }
@@ -284,11 +289,16 @@ impl Readthrough {
         }
     }
 
-    /// Begins a refresh of `entry` in the background, unless one is under way or the last has just failed. Readers never
-    /// wait for it.
-    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, entry: &Arc<Entry>, reason: Rebuild) {
+    /// Begins a refresh of `entry` in the background, unless one is under way or the last has just failed; its task, if it
+    /// did. Readers never wait for it.
+    pub(super) fn refresh(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        entry: &Arc<Entry>,
+        reason: Rebuild,
+    ) -> Option<JoinHandle<()>> {
         if !entry.begin_refresh(ask.arrived) {
-            return;
+            return None;
         }
         let policy = ask.route.query().policy();
         let key = Key::new(ask.key);
@@ -298,7 +308,7 @@ impl Readthrough {
             // write brings what is outdated too, so there the next reader looks again.
             let pause = if reason == Rebuild::Invalidated { Duration::ZERO } else { policy.error_backoff };
             entry.end_refresh(ask.arrived + pause);
-            return;
+            return None;
         };
         let unless = match reason {
             Rebuild::Early => Unless::FilledAfter(entry.filled()),
@@ -318,7 +328,7 @@ impl Readthrough {
             refreshes: Some(Arc::clone(entry)),
             deadline: tokio::time::Instant::now() + policy.timeout,
         };
-        tokio::spawn(fill.run(lead));
+        Some(tokio::spawn(fill.run(lead)))
     }
 }
 

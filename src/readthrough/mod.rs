@@ -17,6 +17,7 @@ mod error;
 mod fill;
 mod follow;
 mod gauge;
+mod hot;
 mod invalidate;
 mod look;
 pub mod origin;
@@ -49,6 +50,8 @@ pub use error::{Failed, ReadError};
 use fill::{Fill, Landing, Rests, Unless};
 use follow::Basis;
 pub use follow::StreamState;
+use hot::Hot;
+pub use hot::Touched;
 pub use invalidate::{Mode, Reach};
 use look::Joins;
 pub use look::{Ask, Look, Want};
@@ -70,6 +73,8 @@ pub struct Bounds {
     pub max_queued_fills: usize,
     /// Requests that wait for rebuilds.
     pub max_waiters: usize,
+    /// Hot entries that are refreshed at a time after their invalidation.
+    pub proactive: usize,
 }
 
 /// Shards of the flight table: joins hold a shard for less than a microsecond.
@@ -89,6 +94,7 @@ pub struct Readthrough {
     ledger: Ledger,
     basis: Basis,
     admission: Admission,
+    hot: Hot,
     origin: Arc<dyn Origin>,
     clock: Clock,
     chance: Chance,
@@ -120,6 +126,7 @@ impl Readthrough {
             ledger: Ledger::default(),
             basis: Basis::default(),
             admission: Admission::new(bounds.max_fills, bounds.max_queued_fills),
+            hot: Hot::new(bounds.proactive, bounds.max_fills),
             origin,
             clock,
             chance,

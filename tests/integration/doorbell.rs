@@ -6,6 +6,8 @@ use tokio_postgres::Client;
 
 use super::support::client::get;
 use super::support::eventually::eventually;
+use seawall::postgres::migrate::{Ring, set_ring};
+
 use super::support::service::{Plan, TestService, migrate, plan};
 use super::support::{TestDatabase, database};
 
@@ -167,4 +169,35 @@ async fn a_writer_that_is_cancelled_leaves_no_lock_behind() {
         }
     }
     assert_eq!(left.expect("asked").get::<_, i64>(0), 0, "{cancelled} were cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lock_and_the_channel_can_be_moved_while_pods_sleep_and_sessions_write() {
+    let database = database().await;
+    let plan = planned(&database);
+    migrate(&plan).await;
+    let url = plan.config.postgres.url.as_ref().expect("given").expose().to_owned();
+    let settings = seawall::app::postgres_settings(&plan.config, &url);
+    let service = plan.start().await;
+    let (writer, watcher) = (database.client().await, database.client().await);
+    let write = "UPDATE shop.products SET price = price + 1 WHERE id = 1";
+    writer.batch_execute(write).await.expect("it has planned its ring");
+    pods_sleeping(&watcher, 1).await;
+    let ring = Ring { key: -42, channel: "it's another".into() };
+    assert!(set_ring(&settings, &ring).await.expect("moved"));
+    assert!(!set_ring(&settings, &ring).await.expect("looked at"), "once is enough");
+    let sleeps_by_it = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted \
+                        AND ((classid::int8 << 32) | objid::int8) = -42";
+    eventually("it sleeps by the new lock", Duration::from_secs(20), async || {
+        let pods: i64 = watcher.query_one(sleeps_by_it, &[]).await.expect("a count").get(0);
+        if pods == 1 { Ok(()) } else { Err(pods) }
+    })
+    .await;
+    let (_, before) = rings(&service).await;
+    writer.batch_execute(write).await.expect("written");
+    eventually("a session that had planned by the old one rings by the new", Duration::from_secs(20), async || {
+        let (_, all) = rings(&service).await;
+        if all > before { Ok(()) } else { Err(all) }
+    })
+    .await;
 }

@@ -277,6 +277,26 @@ async fn a_changed_definition_refills_and_judges_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hot_answer_is_new_before_anybody_asks_for_it_again() {
+    let toml = SHOP.replace("[queries.product]\n", "[queries.product]\nproactive_refresh = true\n");
+    let (service, client) = followed(&toml).await;
+    for path in ["product?id=42", "product?id=43", "big?id=42"] {
+        ask(&service, path).await;
+        assert!(is_fresh(&service, path).await && is_fresh(&service, path).await);
+    }
+    client.batch_execute("UPDATE shop.products SET price = 99.99 WHERE id = 42").await.expect("written");
+    eventually("it is refreshed", Duration::from_secs(20), async || {
+        let rebuilt = service.metric("seawall_rebuilds_total{query=\"product\",reason=\"invalidated\"}").await;
+        if rebuilt == 1.0 && service.read.flying() == 0 { Ok(()) } else { Err(rebuilt) }
+    })
+    .await;
+    assert!(is_fresh(&service, "product?id=42").await, "nobody had to wait");
+    assert_eq!(ask(&service, "product?id=42").await.text(), "99.99");
+    assert_eq!(service.metric("seawall_db_queries_total{query=\"product\"}").await, 3.0, "two fills and the refresh");
+    assert!(!is_fresh(&service, "big?id=42").await, "a query that doesn't ask for it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notification_of_somebody_elses_trigger_is_an_invalidation_too() {
     let (service, client) = followed(SHOP).await;
     ask(&service, "product?id=42").await;

@@ -86,7 +86,8 @@ pub static QUERIES: &[Query] = &[
             "item_row_strict",
             "SELECT id, v FROM shop.item WHERE id = :id",
             "consistency = \"strict\"\ndepends = { \"shop.item\" = \"id = :id\" }\nserve_invalidated = \"300ms\"\n\
-             stale_while_revalidate = \"1s\"\non_blind = \"serve\"\nttl = \"2s\"\nwait_at_most = \"20ms\"\nstale_if_error = \"1m\"",
+             stale_while_revalidate = \"1s\"\non_blind = \"serve\"\nttl = \"2s\"\nwait_at_most = \"20ms\"\nstale_if_error = \"1m\"\n\
+             proactive_refresh = true",
             About::Row(Relation::Item),
         ),
     ),

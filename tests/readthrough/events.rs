@@ -8,7 +8,7 @@ use seawall::catalog::policy::{OnBlind, Policy};
 use seawall::catalog::verdict::{Closure, Dependency, Kind, Member, Relation, SchemaFingerprint, Triggers, Verdict};
 use seawall::ledger::{Applied, Event, Poll, Rows};
 use seawall::readthrough::origin::{Announced, OriginError};
-use seawall::readthrough::{Answer, By, Instead, Look, Mode, Reach, ReadError, Source, Stored};
+use seawall::readthrough::{Answer, Bounds, By, Instead, Look, Mode, Reach, ReadError, Source, Stored};
 use seawall::tag::Tag;
 use seawall::telemetry::metrics::Fallback;
 
@@ -17,13 +17,13 @@ use super::origin::{BOUNDS, Bench, Script, bench, just_before, settle, stamp};
 const S: fn(u64) -> Duration = Duration::from_secs;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-fn policy() -> Policy {
+pub fn policy() -> Policy {
     Policy { ttl: S(100), jitter: 0.0, early_refresh: 0.0, timeout: S(30), max_lag: S(2), ..Policy::default() }
 }
 
 /// A bench whose queries depend on all of `s.t`, with an event stream that has seen everything below 100.
-fn followed(policy: Policy) -> Bench {
-    let bench = bench(BOUNDS, policy.clone(), policy);
+pub fn followed(bounds: Bounds, policy: Policy) -> Bench {
+    let bench = bench(bounds, policy.clone(), policy);
     let relation = Relation { schema: "s".into(), name: "t".into(), oid: 1 };
     let installed = Triggers::Installed { tag: "s.t".into(), columns: vec![] };
     let member = Member { relation: relation.clone(), columns: vec![], triggers: installed };
@@ -43,7 +43,7 @@ fn followed(policy: Policy) -> Bench {
     bench
 }
 
-fn poll(bench: &Bench, snapshot: &str, events: &[(u64, &str)]) -> Applied {
+pub fn poll(bench: &Bench, snapshot: &str, events: &[(u64, &str)]) -> Applied {
     let ledger = bench.read.ledger();
     let events = events.iter().map(|&(xid, text)| Event { tag: Tag::new(text), xid }).collect();
     let brought =
@@ -54,14 +54,20 @@ fn poll(bench: &Bench, snapshot: &str, events: &[(u64, &str)]) -> Applied {
 }
 
 /// Fills `key` of query `name` under `snapshot`.
-async fn fill(bench: &mut Bench, name: &str, key: &'static [u8], snapshot: &'static str, body: &'static str) -> Answer {
+pub async fn fill(
+    bench: &mut Bench,
+    name: &str,
+    key: &'static [u8],
+    snapshot: &'static str,
+    body: &'static str,
+) -> Answer {
     let asked = bench.ask(name, key);
     let statement = tokio::time::timeout(S(10), bench.begun.recv()).await.expect("memory answered instead");
     statement.expect("a statement").end(Script::Under(snapshot, body));
     asked.await.expect("no panic").expect("an answer")
 }
 
-fn is_fresh(bench: &Bench, name: &str, key: &[u8]) -> bool {
+pub fn is_fresh(bench: &Bench, name: &str, key: &[u8]) -> bool {
     matches!(
         bench.look(name, key),
         Look::Answer(Answer { source: Source::Memory { stands: Freshness::Fresh(_), by: By::Lifetime }, .. })
@@ -84,7 +90,7 @@ fn given(bench: &Bench) -> By {
 
 #[tokio::test]
 async fn an_event_refills_what_lacks_its_write_and_nothing_else() {
-    let mut bench = followed(policy());
+    let mut bench = followed(BOUNDS, policy());
     fill(&mut bench, "a", b"k", "100:100:", "[1]").await;
     fill(&mut bench, "a", b"other", "100:100:", "[1]").await;
     fill(&mut bench, "b", b"of b", "100:100:", "[1]").await;
@@ -105,7 +111,7 @@ async fn an_event_refills_what_lacks_its_write_and_nothing_else() {
 
 #[tokio::test]
 async fn who_comes_after_an_event_is_not_given_what_was_read_before_it() {
-    let mut bench = followed(policy());
+    let mut bench = followed(BOUNDS, policy());
     let before = bench.ask("a", b"k");
     let early = bench.begun.recv().await.expect("a statement");
     poll(&bench, "106:106:", &[(105, "s.t")]);
@@ -122,7 +128,7 @@ async fn who_comes_after_an_event_is_not_given_what_was_read_before_it() {
 
 #[tokio::test]
 async fn who_comes_while_a_sure_flight_is_under_way_joins_it() {
-    let mut bench = followed(policy());
+    let mut bench = followed(BOUNDS, policy());
     poll(&bench, "106:106:", &[(105, "s.t")]);
     let leader = bench.ask("a", b"k");
     let only = bench.begun.recv().await.expect("a statement");
@@ -139,7 +145,7 @@ async fn who_comes_while_a_sure_flight_is_under_way_joins_it() {
 
 #[tokio::test]
 async fn a_silent_stream_vouches_for_nothing_beyond_max_lag_and_postgres_is_asked() {
-    let mut bench = followed(policy());
+    let mut bench = followed(BOUNDS, policy());
     fill(&mut bench, "a", b"k", "100:100:", "[1]").await;
     bench.clock.advance(S(2));
     assert!(is_fresh(&bench, "a", b"k"), "max_lag ago");
@@ -154,7 +160,7 @@ async fn a_silent_stream_vouches_for_nothing_beyond_max_lag_and_postgres_is_aske
 
 #[tokio::test]
 async fn a_query_that_says_so_serves_blindly_with_a_label_but_nothing_known_to_be_wrong() {
-    let mut bench = followed(Policy { on_blind: OnBlind::Serve, ..policy() });
+    let mut bench = followed(BOUNDS, Policy { on_blind: OnBlind::Serve, ..policy() });
     fill(&mut bench, "a", b"k", "100:100:", "[1]").await;
     bench.clock.advance(S(3));
     assert_eq!(given(&bench), By::Blind);
@@ -164,7 +170,7 @@ async fn a_query_that_says_so_serves_blindly_with_a_label_but_nothing_known_to_b
 
 #[tokio::test]
 async fn what_postgres_fails_to_bring_while_the_stream_is_silent_is_given_and_labelled() {
-    let mut bench = followed(policy());
+    let mut bench = followed(BOUNDS, policy());
     fill(&mut bench, "a", b"k", "100:100:", "[1]").await;
     bench.clock.advance(S(3));
     let asked = bench.ask("a", b"k");
@@ -177,7 +183,7 @@ async fn what_postgres_fails_to_bring_while_the_stream_is_silent_is_given_and_la
 
 #[tokio::test]
 async fn what_lives_by_its_ttl_is_never_blind_and_reached_by_hand() {
-    let mut bench = followed(policy());
+    let mut bench = followed(BOUNDS, policy());
     bench.read.rest_on(None);
     for query in bench.catalog.iter() {
         query.unjudge();
@@ -193,7 +199,7 @@ async fn what_lives_by_its_ttl_is_never_blind_and_reached_by_hand() {
 
 #[tokio::test]
 async fn an_outdated_answer_outlives_its_write_for_as_long_as_the_query_says_while_one_refresh_runs() {
-    let mut bench = followed(Policy { serve_invalidated: S(1), ..policy() });
+    let mut bench = followed(BOUNDS, Policy { serve_invalidated: S(1), ..policy() });
     fill(&mut bench, "a", b"k", "100:100:", "[1]").await;
     bench.clock.advance(MS(500));
     poll(&bench, "100:100:", &[]);
@@ -213,7 +219,7 @@ async fn an_outdated_answer_outlives_its_write_for_as_long_as_the_query_says_whi
 
 #[tokio::test]
 async fn while_verdicts_are_found_out_nothing_is_fresh_and_nothing_is_kept() {
-    let mut bench = followed(policy());
+    let mut bench = followed(BOUNDS, policy());
     fill(&mut bench, "a", b"k", "100:100:", "[1]").await;
     let asked = bench.ask("a", b"during");
     let during = bench.begun.recv().await.expect("a statement");
@@ -234,7 +240,7 @@ async fn while_verdicts_are_found_out_nothing_is_fresh_and_nothing_is_kept() {
 
 #[tokio::test]
 async fn what_is_purged_is_given_by_no_rule_whoever_stores_it_late() {
-    let mut bench = followed(policy());
+    let mut bench = followed(BOUNDS, policy());
     fill(&mut bench, "a", b"k", "100:100:", "[1]").await;
     fill(&mut bench, "a", b"other", "100:100:", "[1]").await;
     poll(&bench, "106:106:", &[(105, &Tag::key_text(b"k"))]);
@@ -248,7 +254,7 @@ async fn what_is_purged_is_given_by_no_rule_whoever_stores_it_late() {
 
 #[tokio::test]
 async fn by_hand_the_log_is_written_and_the_poll_that_has_it_awaited() {
-    let bench = followed(policy());
+    let bench = followed(BOUNDS, policy());
     *bench.origin.announces.lock().expect("not poisoned") = Ok(Announced::Logged { xid: 105 });
     let read = Arc::clone(&bench.read);
     let asked = tokio::spawn(async move { read.invalidate(&["s.t".into()], Mode::Purge).await });
@@ -263,7 +269,7 @@ async fn by_hand_the_log_is_written_and_the_poll_that_has_it_awaited() {
 
 #[tokio::test]
 async fn by_hand_without_a_log_what_was_read_before_is_refilled() {
-    let mut bench = followed(policy());
+    let mut bench = followed(BOUNDS, policy());
     fill(&mut bench, "a", b"k", "100:100:", "[1]").await;
     *bench.origin.announces.lock().expect("not poisoned") = Ok(Announced::Unlogged { after: stamp("l", "106:106:") });
     assert_eq!(bench.read.invalidate(&["s.t".into()], Mode::Expire).await, Ok(Reach::Here));

@@ -5,6 +5,7 @@ mod directives;
 mod early;
 mod events;
 mod flights;
+mod hot;
 mod lifetimes;
 mod origin;
 mod outage;

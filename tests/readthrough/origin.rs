@@ -30,6 +30,7 @@ pub enum Script {
 /// A statement under way.
 pub struct Running {
     pub connection: Connection,
+    pub key: Box<[u8]>,
     end: oneshot::Sender<Script>,
 }
 
@@ -51,6 +52,8 @@ pub struct Scripted {
     pub statements: Arc<AtomicUsize>,
     /// Answers at once with this instead of waiting.
     pub always: Arc<Mutex<Option<(&'static str, &'static str)>>>,
+    /// The snapshot of those.
+    pub under: Arc<Mutex<Option<String>>>,
     /// Every tag that was announced, and how announcing ends.
     pub announced: Arc<Mutex<Vec<String>>>,
     pub announces: Arc<Mutex<Result<Announced, OriginError>>>,
@@ -63,7 +66,7 @@ impl Origin for Scripted {
         &'a self,
         _: &'a Arc<Query>,
         _: &'a Arc<Prepared>,
-        _: &'a [u8],
+        key: &'a [u8],
         _: Duration,
         connection: Connection,
         on_send: OnSend,
@@ -76,7 +79,7 @@ impl Origin for Scripted {
                 Script::Answer(lineage, body)
             } else {
                 let (end, ended) = oneshot::channel();
-                self.begun.send(Running { connection, end }).expect("the test listens");
+                self.begun.send(Running { connection, key: key.into(), end }).expect("the test listens");
                 ended.await.expect("the test ends every statement")
             };
             *self.state.lock().expect("not poisoned") = match &script {
@@ -84,7 +87,10 @@ impl Origin for Scripted {
                 _ => OriginState::Up,
             };
             match script {
-                Script::Answer(lineage, body) => Ok(fetched(lineage, "5:5:", body)),
+                Script::Answer(lineage, body) => {
+                    let under = self.under.lock().expect("not poisoned").clone();
+                    Ok(fetched(lineage, under.as_deref().unwrap_or("5:5:"), body))
+                }
                 Script::Under(snapshot, body) => Ok(fetched("l", snapshot, body)),
                 Script::Fail(error) => Err(error),
                 Script::Panic => panic!("the script says so"),
@@ -130,6 +136,7 @@ pub const BOUNDS: Bounds = Bounds {
     max_fills: 8,
     max_queued_fills: 1024,
     max_waiters: 50_000,
+    proactive: 2,
 };
 
 /// What chance brings is the same in every run.
@@ -166,6 +173,7 @@ pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
         begun: sender,
         statements: Arc::default(),
         always: Arc::default(),
+        under: Arc::default(),
         announced: Arc::default(),
         announces: Arc::new(Mutex::new(Err(away))),
         state,

@@ -232,14 +232,13 @@ fn member(
     let columns = if names.iter().all(|name| has(name)) { names } else { vec![] };
     let missing = || Triggers::Missing("its triggers are missing; run seawall migrate".into());
     let relation = Relation { schema: kin.schema.as_str().into(), name: kin.name.as_str().into(), oid: kin.oid };
-    let triggers = match triggers {
-        Some(installed) => installed.get(&kin.oid).cloned().unwrap_or_else(missing),
-        None => {
-            let mut by: Vec<Box<str>> = columns.clone();
-            by.sort();
-            let columns = if by.is_empty() { vec![] } else { vec![by] };
-            Triggers::Installed { tag: relation.tag(), columns }
-        }
+    let triggers = if let Some(installed) = triggers {
+        installed.get(&kin.oid).cloned().unwrap_or_else(missing)
+    } else {
+        let mut by: Vec<Box<str>> = columns.clone();
+        by.sort();
+        let columns = if by.is_empty() { vec![] } else { vec![by] };
+        Triggers::Installed { tag: relation.tag(), columns }
     };
     Member { relation, columns, triggers }
 }

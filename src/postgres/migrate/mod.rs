@@ -11,7 +11,8 @@
 //! # Map
 //!
 //! `files` are the numbered migrations, `schema` says what of them is there and who may use it. `columns`, `function` and
-//! `triggers` make a table's SQL; `tables` and `installed` read what there is. `definitions` are the event triggers.
+//! `triggers` make a table's SQL; `tables` and `installed` read what there is. `definitions` are the event triggers,
+//! `ring` the doorbell's lock and channel.
 //! `session` runs it all; `uninstall` takes it away.
 
 mod columns;
@@ -19,6 +20,7 @@ mod definitions;
 mod files;
 mod function;
 mod installed;
+mod ring;
 mod schema;
 mod session;
 mod tables;
@@ -34,6 +36,7 @@ use crate::catalog::verdict::Wanted;
 
 pub use definitions::Definitions;
 pub use files::{MIGRATIONS, Migration, Unknown};
+pub use ring::{Ring, ring_script, set_ring};
 pub use uninstall::{uninstall, uninstall_script};
 
 use session::Migrating;

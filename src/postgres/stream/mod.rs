@@ -3,6 +3,7 @@
 //! # Map
 //!
 //! - `listener` is the session on which everything is read; `poll` the statement.
+//! - `notified` takes what others' notifications say.
 //! - `doorbell` lets it sleep while nobody writes.
 //! - `upkeep` writes: the epoch, pruning, canaries, invalidations by hand.
 //! - `schema` keeps the queries' verdicts true of the schema that polls see.
@@ -26,6 +27,7 @@
 
 mod doorbell;
 mod listener;
+mod notified;
 mod poll;
 mod schema;
 mod upkeep;
@@ -46,12 +48,13 @@ use crate::catalog::InForce;
 use crate::clock::Moment;
 use crate::ledger::{Applied, Beside, Payload};
 use crate::readthrough::origin::OriginState;
-use crate::readthrough::{Readthrough, StreamState};
+use crate::readthrough::{Readthrough, StreamState, Touched};
 use crate::stamp::Snapshot;
 use crate::telemetry::metrics::{Announced, Flush};
 
 use doorbell::Doorbell;
 use listener::Listener;
+use notified::tags_of;
 use poll::{Brought, Look, Poller};
 use schema::Schema;
 pub(super) use upkeep::Upkeep;
@@ -90,9 +93,6 @@ const CANARY_ASLEEP: Duration = Duration::from_secs(10);
 
 /// Snapshots kept for pruning: with as many, the log is pruned to within a tenth of the retention.
 const KEPT: u32 = 10;
-
-/// After a warning of the same kind.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 const POOLER: &str = "a pooler between here and Postgres gives each statement another connection: set postgres.listen_url to the server itself";
 
@@ -360,6 +360,7 @@ impl Follower {
         }
         let stamp = poll.stamp.clone();
         let events = poll.events.len();
+        let touched = if self.read.watches() { tags_of(&poll, beside) } else { vec![] };
         let applied = self.read.ledger().apply_beside(&asked, poll, beside);
         self.meet(&canaries, sent);
         let metrics = self.read.metrics();
@@ -391,6 +392,12 @@ impl Follower {
             self.read.ledger().flush(&stamp);
             metrics.flushed(Flush::Schema);
         }
+        match (applied, beside) {
+            (Applied::Superseded, _) => {}
+            (Applied::Events { .. }, Beside::Heard(_)) if touched.is_empty() => {}
+            (Applied::Events { .. }, Beside::Heard(_)) => self.read.refresh_hot(Touched::Tags(&touched)),
+            _ => self.read.refresh_hot(Touched::Everything),
+        }
         self.schema.keep_up();
         self.remember(&stamp.snapshot, sent, epoch);
         self.read.stream_is(match (is_direct, self.schema.is_settled()) {
@@ -399,15 +406,14 @@ impl Follower {
             (true, true) if self.has_log() => StreamState::Following,
             (true, true) => StreamState::Listening,
         });
-        let polled = match applied {
-            Applied::Superseded => Polled::Superseded,
-            _ => {
-                // Without a log a poll says nothing of writes: their notifications may still be on their way.
-                if self.has_log() {
-                    self.read.polled(sent);
-                }
-                Polled::Applied { events }
+        let polled = if applied == Applied::Superseded {
+            Polled::Superseded
+        } else {
+            // Without a log a poll says nothing of writes: their notifications may still be on their way.
+            if self.has_log() {
+                self.read.polled(sent);
             }
+            Polled::Applied { events }
         };
         Ok(Some((stamp.snapshot, polled)))
     }
@@ -425,32 +431,6 @@ impl Follower {
     fn interval(&self) -> Duration {
         let pods = u32::try_from(self.pods.len()).unwrap_or(u32::MAX);
         self.settings.poll_interval * pods.div_ceil(PODS).max(1)
-    }
-
-    /// What others notified of is in force: counts it, and forgets what is to be forgotten.
-    fn notified(&mut self, texts: &[Box<str>], heard: &[Payload]) {
-        let metrics = self.read.metrics();
-        let mut malformed: usize = heard.iter().map(|payload| payload.malformed).sum();
-        if !self.has_log() {
-            // Nothing is named by it, and there is nothing to look for.
-            malformed += texts.iter().filter(|text| text.is_empty()).count();
-        }
-        metrics.malformed_notifications.inc_by(malformed as u64);
-        let now = self.read.clock().now();
-        if malformed > 0 && self.said_malformed.is_none_or(|said| now.since(said) >= SAY_AGAIN) {
-            self.said_malformed = Some(now);
-            tracing::warn!(
-                parts = malformed,
-                "a notification has parts that can't be read, which are taken as they stand: a payload is tags between spaces, \
-                 percent-encoded, and perhaps xid=N"
-            );
-        }
-        for payload in heard {
-            metrics.announced(Announced::Notify, payload.tags.len());
-            if !payload.purged.is_empty() {
-                self.read.purge(&payload.purged);
-            }
-        }
     }
 
     /// Keeps the snapshot for pruning, and prunes to one that is as old as the retention.
