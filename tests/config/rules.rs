@@ -203,8 +203,12 @@ fn session_settings_are_texts_that_postgres_can_take() {
 }
 
 #[test]
-fn events_come_from_the_log_or_from_nowhere_yet() {
-    rule("invalidation.source", &["\"none\"", "\"log\""], &["\"notify\"", "\"x\"", "\"\""], "\"none\"");
+fn events_come_from_the_log_from_notifications_or_from_nowhere() {
+    rule("invalidation.source", &["\"none\"", "\"log\"", "\"notify\""], &["\"x\"", "\"\""], "\"none\"");
+    rule("invalidation.proactive", &["0", "10000"], &["-1", "10001"], "0 to 10000");
+    let key = "invalidation.advisory_key";
+    rule(key, &["-9223372036854775808", "9223372036854775807", "0"], &["\"7\"", "0.5", "true"], "without quotes");
+    rule("defaults.proactive_refresh", &["true", "false"], &["\"true\"", "1"], "write true or false");
     let (longest, longer) = (format!("\"{}\"", "x".repeat(63)), format!("\"{}\"", "x".repeat(64)));
     rule("invalidation.channel", &["\"a b\"", &longest], &["\"\"", &longer], "1 to 63 bytes");
     rule("postgres.listen_url", &["\"\"", "\"postgres://a@h/d\""], &["\"mysql://a@h/d\""], "write postgres://");
@@ -225,6 +229,7 @@ fn strict_reads_need_the_log() {
     rule("defaults.consistency", &["\"strict\"", "\"bounded\""], &["\"\"", "\"linear\""], "\"bounded\"");
     let lines = "invalidation.source = \"none\"\nqueries.q.consistency = \"strict\"\nqueries.q.sql = \"SELECT 1\"";
     refused_for(lines, "queries.q.consistency", "set invalidation.source to \"log\"");
+    refused_for(&lines.replace("none", "notify"), "queries.q.consistency", "set invalidation.source to \"log\"");
 }
 
 #[test]

@@ -22,7 +22,7 @@ tls = \"maybe\"
 url = \"redis://h\"
 [defaults]
 ttl = 5
-proactive_refresh = true
+proactive_refresh = 1
 [queries.one]
 sql = \"SELECT (\"
 jitter = 2

@@ -237,8 +237,7 @@ fn member(
     } else {
         let mut by: Vec<Box<str>> = columns.clone();
         by.sort();
-        let columns = if by.is_empty() { vec![] } else { vec![by] };
-        Triggers::Installed { tag: relation.tag(), columns }
+        Triggers::Installed { tag: relation.tag(), columns: if by.is_empty() { vec![] } else { vec![by] } }
     };
     Member { relation, columns, triggers }
 }

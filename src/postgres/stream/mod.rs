@@ -406,16 +406,14 @@ impl Follower {
             (true, true) if self.has_log() => StreamState::Following,
             (true, true) => StreamState::Listening,
         });
-        let polled = if applied == Applied::Superseded {
-            Polled::Superseded
-        } else {
-            // Without a log a poll says nothing of writes: their notifications may still be on their way.
-            if self.has_log() {
-                self.read.polled(sent);
-            }
-            Polled::Applied { events }
-        };
-        Ok(Some((stamp.snapshot, polled)))
+        if applied == Applied::Superseded {
+            return Ok(Some((stamp.snapshot, Polled::Superseded)));
+        }
+        // Without a log a poll says nothing of writes: their notifications may still be on their way.
+        if self.has_log() {
+            self.read.polled(sent);
+        }
+        Ok(Some((stamp.snapshot, Polled::Applied { events })))
     }
 
     /// Other pods make themselves known by their canaries.
