@@ -104,7 +104,12 @@ pub async fn sweep(port: u16, ids: Range<u32>, path: fn(u32) -> String) {
 
 /// Statements that the service says it has sent for `query`.
 pub async fn statements(admin_port: u16, query: &str) -> u64 {
+    count(admin_port, &format!("seawall_db_queries_total{{query=\"{query}\"}}")).await
+}
+
+/// What the service counts as `series`.
+pub async fn count(admin_port: u16, series: &str) -> u64 {
     let text = String::from_utf8(Connection::open(admin_port).await.get("/metrics").await).expect("UTF-8");
-    let series = format!("seawall_db_queries_total{{query=\"{query}\"}} ");
-    text.lines().find_map(|line| line.strip_prefix(&series)).expect("the series").parse().expect("a count")
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.expect("the series").parse().expect("a count")
 }

@@ -136,7 +136,9 @@ async fn load(shop: &Shop, port: u16, path: String) -> Run {
     let every = Duration::from_secs(1) * CLIENTS / RATE;
     let clients: Vec<_> = (0..CLIENTS)
         .zip(connections)
-        .map(|(n, connection)| tokio::spawn(client(connection, request.clone(), filled, every * n / CLIENTS, every)))
+        .map(|(n, connection)| {
+            tokio::spawn(client(connection, request.clone(), filled, every * n / CLIENTS, every, LENGTH))
+        })
         .collect();
     let mut statements = vec![];
     let mut ticks = interval_at(filled + BUCKET, BUCKET);
@@ -153,18 +155,19 @@ async fn load(shop: &Shop, port: u16, path: String) -> Run {
     Run { requests, statements }
 }
 
-/// One client's requests: when each was due since `begun`, and what its answer took from then on.
-async fn client(
+/// One client's requests for so long: when each was due since `begun`, and what its answer took from then on.
+pub async fn client(
     mut connection: Connection,
     request: String,
     begun: Instant,
     first: Duration,
     every: Duration,
+    length: Duration,
 ) -> Vec<(Duration, Duration)> {
     let mut requests = vec![];
     let mut due = first;
     let mut late = false;
-    while due < LENGTH {
+    while due < length {
         sleep_until(begun + due).await;
         // A timer wakes up to a millisecond after its moment, which is not the server's.
         let from = if late { begun + due } else { Instant::now() };
@@ -177,7 +180,7 @@ async fn client(
     requests
 }
 
-fn milliseconds<'a>(requests: impl Iterator<Item = &'a (Duration, Duration)>) -> Vec<f64> {
+pub fn milliseconds<'a>(requests: impl Iterator<Item = &'a (Duration, Duration)>) -> Vec<f64> {
     sorted(requests.map(|(_, took)| took.as_secs_f64() * 1e3))
 }
 

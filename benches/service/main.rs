@@ -24,6 +24,7 @@ mod process;
 mod report;
 mod shop;
 mod stampede;
+mod strict;
 mod tax;
 mod wrk;
 
@@ -33,7 +34,7 @@ use report::Report;
 use seawall::postgres::embedded::{Embedded, EmbeddedOptions};
 
 /// In the order in which they are asked and reported. Cost is last, since it leaves a million keys behind.
-const QUESTIONS: [&str; 7] = ["hits", "stampede", "memory", "expiry", "events", "tax", "cost"];
+const QUESTIONS: [&str; 8] = ["hits", "stampede", "memory", "expiry", "events", "strict", "tax", "cost"];
 
 fn main() {
     if bare::is_asked_for() {
@@ -80,7 +81,8 @@ async fn ask(questions: &[&str], report: &Report) {
             "memory" => memory::ask(&shop).await,
             "expiry" => expiry::ask(&shop, report).await,
             "events" => events::ask(&shop).await,
-            "tax" => tax::ask(&shop).await,
+            "strict" => strict::ask(&shop).await,
+            "tax" => tax::ask(&shop, report).await,
             "cost" => cost::ask(&shop, report).await,
             other => unreachable!("{other} is no question"),
         };

@@ -3,17 +3,23 @@
 //! The same update of one row at random, with real flushes: without a trigger; with a plain trigger that notifies, which takes a
 //! cluster-wide lock across the flush; and with Seawall's, while a pod is awake, while one sleeps and never wakes (a session
 //! that holds its lock and listens), and with none at all. In turns, so that a slow spell of the disk hits all alike.
+//!
+//! How much a lock across the flush costs depends on how long a flush takes, so all of it is asked twice: with this machine's
+//! disk as it is, and with a millisecond more for each flush (`commit_delay`, which waits where the flush would, under the
+//! same lock, and which commits that come meanwhile share).
 
+use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::client;
 use super::durable::Durable;
 use super::process::Child;
-use super::report::{grouped, median, table};
+use super::report::{Report, grouped, median, table};
 use super::shop::{self, Shop};
 
 const ROUNDS: usize = 3;
-const SECONDS: u32 = 3;
+const SECONDS: u32 = 2;
 const WRITERS: [u32; 3] = [1, 16, 32];
 const ROWS: u32 = 10_000;
 /// Of one statement, where it is many.
@@ -46,7 +52,43 @@ const VARIANTS: [Variant; 5] = [
     Variant { name: "Seawall, no pod", table: "ours", pod: Pod::Absent },
 ];
 
-pub async fn ask(shop: &Shop) -> String {
+/// What is added to a flush, in microseconds, and how the report calls it.
+const FLUSHES: [(u32, &str); 2] = [(0, "this disk"), (1_000, "1 ms slower")];
+
+/// Of one variant, with one kind of flush.
+struct Measured {
+    /// Transactions a second by [`WRITERS`], then of statements of [`MANY`] rows.
+    rates: Vec<f64>,
+}
+
+/// One bar.
+pub struct Bar {
+    pub flush: String,
+    pub variant: String,
+    pub writers: u32,
+    pub per_second: f64,
+}
+
+/// The file of the raw figures.
+pub const CSV: &str = "tax.csv";
+
+impl Bar {
+    /// What [`CSV`] holds.
+    pub fn read_all(text: &str) -> Vec<Self> {
+        let read = |line: &str| {
+            let fields: Vec<&str> = line.split(';').collect();
+            Self {
+                flush: fields[0].into(),
+                variant: fields[1].into(),
+                writers: fields[2].parse().expect("a number"),
+                per_second: fields[3].parse().expect("a number"),
+            }
+        };
+        text.lines().skip(1).map(read).collect()
+    }
+}
+
+pub async fn ask(shop: &Shop, report: &Report) -> String {
     let postgres = Durable::start();
     let client = shop::connect(&postgres.url()).await;
     client.batch_execute(TABLES).await.expect("the tables");
@@ -62,11 +104,56 @@ pub async fn ask(shop: &Shop) -> String {
     // Installs the triggers.
     drop(Child::seawall(&config).await);
 
+    let mut text = format!(
+        "Transactions/s of pgbench, prepared, fsync on, {ROUNDS} interleaved rounds of {SECONDS} s, medians; in parentheses the share of \
+         what no trigger reaches.\n"
+    );
+    let mut csv = vec!["flush;variant;writers;per_second".to_owned()];
+    for (delay, flush) in FLUSHES {
+        for setting in ["commit_siblings = 0".to_owned(), format!("commit_delay = {delay}")] {
+            client.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.expect("set");
+        }
+        client.batch_execute("SELECT pg_reload_conf()").await.expect("reloaded");
+        let (measured, rang) = measure(shop, &postgres, &config).await;
+        let bare = &measured[0].rates;
+        let rows = VARIANTS.iter().zip(&measured).map(|(variant, own)| {
+            let shown = own
+                .rates
+                .iter()
+                .zip(bare)
+                .map(|(tps, bare)| format!("{} ({:.0} %)", grouped(*tps), tps / bare * 100.0));
+            std::iter::once(variant.name.to_owned()).chain(shown).collect()
+        });
+        let times = |variant: usize, writers: usize| measured[variant].rates[writers] / measured[1].rates[writers];
+        let _ = write!(
+            text,
+            "\n**A flush takes what it takes on {flush}.**\n\n{}\nBeside plain NOTIFY there are {:.1} and {:.1} times as many commits \
+             without a trigger at 16 and 32 writers, and {:.1} and {:.1} times as many with Seawall's and a pod awake; {:.2} % of \
+             those commits rang.\n",
+            table(&["", "1 writer", "16 writers", "32 writers", "1 writer of 1,000 rows"], rows),
+            times(0, 1),
+            times(0, 2),
+            times(2, 1),
+            times(2, 2),
+            rang * 100.0,
+        );
+        for (variant, own) in VARIANTS.iter().zip(&measured) {
+            let bars = WRITERS.iter().zip(&own.rates);
+            csv.extend(bars.map(|(writers, tps)| format!("{flush};{};{writers};{tps:.1}", variant.name)));
+        }
+    }
+    report.write(CSV, &(csv.join("\n") + "\n"));
+    text
+}
+
+/// Every variant, and the share of commits that rang of those that were made while a pod was awake.
+async fn measure(shop: &Shop, postgres: &Durable, config: &Path) -> (Vec<Measured>, f64) {
     let mut rates = vec![vec![vec![]; WRITERS.len() + 1]; VARIANTS.len()];
+    let (mut rang, mut committed) = (0, 0.0);
     for _ in 0..ROUNDS {
         for (variant, rates) in VARIANTS.iter().zip(&mut rates) {
-            let _pod = match variant.pod {
-                Pod::Awake => Some(Child::seawall(&config).await),
+            let pod = match variant.pod {
+                Pod::Awake => Some(Child::seawall(config).await),
                 Pod::Absent | Pod::Asleep => None,
             };
             let sleeper = shop::connect(&postgres.url()).await;
@@ -80,28 +167,24 @@ pub async fn ask(shop: &Shop) -> String {
                 sleeper.batch_execute("LISTEN plain").await.expect("it listens");
             }
             for (clients, rates) in WRITERS.into_iter().zip(rates.iter_mut()) {
-                rates.push(run(&postgres, &one_row(shop, variant.table), clients));
+                rates.push(run(postgres, &one_row(shop, variant.table), clients));
             }
-            rates[WRITERS.len()].push(run(&postgres, &many_rows(shop, variant.table), 1));
+            rates[WRITERS.len()].push(run(postgres, &many_rows(shop, variant.table), 1));
+            if let Some(pod) = pod {
+                let last: f64 = rates.iter().filter_map(|rates| rates.last()).sum();
+                committed += last * f64::from(SECONDS);
+                for needed in ["true", "false"] {
+                    let series = format!("seawall_doorbells_total{{needed=\"{needed}\"}}");
+                    rang += client::count(pod.admin_port(), &series).await;
+                }
+            }
         }
     }
-    let rates: Vec<Vec<f64>> = rates.into_iter().map(|of| of.into_iter().map(median).collect()).collect();
-    let rows = VARIANTS.iter().zip(&rates).map(|(variant, own)| {
-        let shown =
-            own.iter().zip(&rates[0]).map(|(tps, bare)| format!("{} ({:.0} %)", grouped(*tps), tps / bare * 100.0));
-        std::iter::once(variant.name.to_owned()).chain(shown).collect()
-    });
-    format!(
-        "Transactions/s of pgbench, prepared, fsync on, {ROUNDS} interleaved rounds of {SECONDS} s, medians; in parentheses the share of \
-         what no trigger reaches.\n\n{}\nWithout a trigger there are {:.1} times as many commits as with plain NOTIFY at 32 writers; with \
-         Seawall's and a pod awake {:.1} times.\n",
-        table(&["", "1 writer", "16 writers", "32 writers", "1 writer of 1,000 rows"], rows),
-        rates[0][2] / rates[1][2],
-        rates[2][2] / rates[1][2],
-    )
+    let measured = rates.into_iter().map(|of| Measured { rates: of.into_iter().map(median).collect() }).collect();
+    (measured, rang as f64 / committed)
 }
 
-fn run(postgres: &Durable, script: &std::path::Path, clients: u32) -> f64 {
+fn run(postgres: &Durable, script: &Path, clients: u32) -> f64 {
     // The connections of this process go on meanwhile: somebody listens.
     tokio::task::block_in_place(|| postgres.pgbench(script, clients, SECONDS))
 }

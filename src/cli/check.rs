@@ -1,4 +1,10 @@
 //! `seawall check`: everything that can be known before the service runs.
+//!
+//! What is not usable decides the exit code. What the database around the queries has that costs writers or the log is warned
+//! of, and never changes it.
+
+mod queries;
+mod warnings;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,11 +14,13 @@ use serde_json::{Value, json};
 
 use super::{BAD_USAGE, ConfigArg, FAILED};
 use crate::app::postgres_settings;
-use crate::catalog::verdict::{Dependency, Kind};
-use crate::catalog::{Catalog, Prepared, Query, Shape};
-use crate::config::{Config, Database};
-use crate::postgres::Postgres;
+use crate::catalog::verdict::Kind;
+use crate::catalog::{Catalog, Query, Shape};
+use crate::config::{Config, Database, Invalidation};
+use crate::postgres::{Postgres, Settings};
 use crate::readthrough::origin::OriginError;
+use queries::{describe, entry};
+use warnings::{Warning, warnings};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -80,16 +88,15 @@ pub async fn check(args: Args) -> u8 {
     let url = config.postgres.url.as_ref().map(|url| url.expose().to_owned()).unwrap_or_default();
     let settings = postgres_settings(&config, &url);
     let catalog = Catalog::new(config.queries);
-    let mut unreachable = None;
+    let (mut unreachable, mut warned) = (None, vec![]);
     if !args.offline {
-        let prepared = match Postgres::new(settings, |_| {}) {
-            Ok(postgres) => look(&postgres, &catalog).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        unreachable = prepared.err();
+        match look(settings, &catalog, &config.invalidation).await {
+            Ok(warnings) => warned = warnings,
+            Err(reason) => unreachable = Some(reason),
+        }
     }
     let denied = args.deny.into_iter().collect();
-    let report = Report { catalog: &catalog, offline: args.offline, unreachable, denied: &denied };
+    let report = Report { catalog: &catalog, offline: args.offline, unreachable, denied: &denied, warnings: warned };
     match args.format {
         Format::Text => print!("{}", report.text()),
         Format::Json => println!("{}", report.json()),
@@ -97,9 +104,16 @@ pub async fn check(args: Args) -> u8 {
     if report.usable() { 0 } else { FAILED }
 }
 
-async fn look(postgres: &Postgres, catalog: &Catalog) -> Result<(), OriginError> {
-    postgres.prepare_all(catalog).await?;
-    postgres.analyse_all(catalog).await.map(|_| ())
+/// Prepares and judges the queries, then looks at what is around them; where that can't be seen, a warning says so.
+async fn look(settings: Settings, catalog: &Catalog, events: &Invalidation) -> Result<Vec<Warning>, String> {
+    let postgres = Postgres::new(settings, |_| {}).map_err(|error| error.to_string())?;
+    let judged = async {
+        postgres.prepare_all(catalog).await?;
+        postgres.analyse_all(catalog).await.map(drop)
+    };
+    judged.await.map_err(|error: OriginError| error.to_string())?;
+    let surroundings = postgres.surroundings(catalog, events.retention).await;
+    Ok(warnings(&surroundings.map_err(|error| error.to_string()), events.source, events.retention))
 }
 
 struct Report<'a> {
@@ -107,6 +121,7 @@ struct Report<'a> {
     offline: bool,
     unreachable: Option<String>,
     denied: &'a BTreeSet<Deny>,
+    warnings: Vec<Warning>,
 }
 
 impl Report<'_> {
@@ -131,6 +146,12 @@ impl Report<'_> {
         for query in self.catalog.iter() {
             describe(query, self.offline, &mut out);
         }
+        if !self.warnings.is_empty() {
+            out.push('\n');
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(out, "{}: {}", warning.weight(), warning.message);
+        }
         let broken = self.catalog.iter().filter(|q| matches!(**q.shape(), Shape::Broken(_))).count();
         let verdict = match broken {
             _ if self.offline => "the configuration is valid; the database was not asked".to_owned(),
@@ -153,103 +174,7 @@ impl Report<'_> {
             "offline": self.offline,
             "database": self.unreachable,
             "queries": queries,
+            "warnings": self.warnings.iter().map(Warning::json).collect::<Vec<_>>(),
         })
     }
-}
-
-/// A query's verdict in a word, and the reasons: where triggers are missing, these come first.
-fn verdict(query: &Query) -> (&'static str, Vec<String>) {
-    match &**query.shape() {
-        Shape::Broken(broken) => ("broken", vec![broken.reason.clone()]),
-        Shape::Pending => ("unknown", vec!["the database has not been asked".into()]),
-        Shape::Ready(_) => match query.verdict() {
-            Some(verdict) => {
-                let missing = verdict.missing().map(|(relation, why)| format!("{relation}: {why}"));
-                (verdict.kind().as_str(), missing.chain(verdict.reasons.iter().cloned()).collect())
-            }
-            None => ("unknown", vec!["it has not been analysed".into()]),
-        },
-    }
-}
-
-fn describe(query: &Query, offline: bool, out: &mut String) {
-    let form = query.declaration().result.as_str();
-    if offline {
-        let params = query.declaration().statement.params().join(", ");
-        let _ =
-            writeln!(out, "{}  {form}  parameters: {}", query.name(), if params.is_empty() { "none" } else { &params });
-        return;
-    }
-    let (verdict, reasons) = verdict(query);
-    let _ = writeln!(out, "{}  {form}  {verdict}{}", query.name(), if reasons.is_empty() { "" } else { ":" });
-    for reason in reasons {
-        let _ = writeln!(out, "    {verdict}: {reason}");
-    }
-    let Shape::Ready(prepared) = &**query.shape() else { return };
-    for param in &prepared.params {
-        let need = match (&param.default, param.required) {
-            (Some(default), _) => format!("default {default}"),
-            (None, true) => "required".into(),
-            (None, false) => "NULL if absent".into(),
-        };
-        let _ = writeln!(out, "    :{} {} ({need})", param.name, param.kind);
-    }
-    let columns: Vec<String> = prepared.columns.iter().map(|c| format!("{} {}", c.name, c.type_name)).collect();
-    let _ = writeln!(out, "    -> {}", columns.join(", "));
-    for dependency in query.verdict().iter().flat_map(|verdict| &verdict.dependencies) {
-        let family = dependency.family.len().saturating_sub(1);
-        let family = if family == 0 { String::new() } else { format!(" and {family} of its family") };
-        let _ = writeln!(out, "    depends on {}{family}: {}", dependency.relation, rows(dependency, prepared));
-    }
-    for warning in &prepared.warnings {
-        let _ = writeln!(out, "    warning: {warning}");
-    }
-}
-
-/// `rows where id = :id`, or that it is all of them.
-fn rows(dependency: &Dependency, prepared: &Prepared) -> String {
-    let Some(rows) = &dependency.rows else { return "whole".into() };
-    let name = |param: usize| prepared.params.get(param).map_or("", |param| &param.name);
-    let rows: Vec<String> = rows.iter().map(|row| format!("{} = :{}", row.column, name(row.param))).collect();
-    format!("rows where {}", rows.join(" and "))
-}
-
-fn entry(query: &Query) -> Value {
-    let (verdict, reasons) = verdict(query);
-    let mut entry = json!({
-        "name": query.name(),
-        "result": query.declaration().result.as_str(),
-        "verdict": verdict,
-        "reasons": reasons,
-    });
-    if let Shape::Ready(prepared) = &**query.shape() {
-        entry["params"] = prepared
-            .params
-            .iter()
-            .map(
-                |p| json!({ "name": p.name, "type": p.kind.to_string(), "required": p.required, "default": p.default }),
-            )
-            .collect();
-        entry["columns"] = prepared.columns.iter().map(|c| json!({ "name": c.name, "type": c.type_name })).collect();
-        entry["warnings"] = json!(prepared.warnings);
-        entry["dependencies"] =
-            query.verdict().iter().flat_map(|v| &v.dependencies).map(|d| depends(d, prepared)).collect();
-        entry["missing"] = query
-            .verdict()
-            .iter()
-            .flat_map(|v| {
-                v.missing().map(|(r, why)| json!({ "table": r.to_string(), "reason": why })).collect::<Vec<_>>()
-            })
-            .collect();
-    }
-    entry
-}
-
-fn depends(dependency: &Dependency, prepared: &Prepared) -> Value {
-    let name = |param: usize| prepared.params.get(param).map_or("", |param| &param.name);
-    let rows = dependency.rows.as_ref().map(|rows| {
-        rows.iter().map(|row| json!({ "column": row.column, "param": name(row.param) })).collect::<Vec<_>>()
-    });
-    let family: Vec<String> = dependency.family.iter().map(|member| member.relation.to_string()).collect();
-    json!({ "table": dependency.relation.to_string(), "rows": rows, "family": family })
 }

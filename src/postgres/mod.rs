@@ -10,6 +10,7 @@
 //! - [`migrate`] installs schema `seawall` and the triggers that announce writes.
 //! - `stream` follows the event log, and keeps verdicts true.
 //! - `analyse` finds out what a query's answers depend on, and its verdict.
+//! - `surroundings` looks for what else costs writers, or holds the log's cleanup back.
 //! - `failure` and `sqlstate` turn errors into decisions.
 //! - `embedded` is a private server for the demo and the tests.
 //!
@@ -42,6 +43,7 @@ mod sqlstate;
 mod statement;
 mod stream;
 mod supervise;
+mod surroundings;
 mod tls;
 
 use std::sync::Arc;
@@ -60,6 +62,7 @@ pub use analyse::Analysed;
 pub use breaker::BreakerState;
 pub use settings::{Announcers, Settings, SettingsError, TlsMode};
 pub use stream::StreamSettings;
+pub use surroundings::{Holder, HolderKind, Listed, Notified, NotifyingTrigger, Queue, QueueSession, Surroundings};
 
 use connect::Connector;
 use fetch::Fill;
@@ -166,6 +169,17 @@ impl Postgres {
     /// As [`Postgres::analyse_all`].
     pub async fn schema_fingerprint(&self, closure: &Closure) -> Result<SchemaFingerprint, OriginError> {
         self.shared.schema_fingerprint(closure).await
+    }
+
+    /// Looks once for what, beside the queries of `catalog`, costs writers or holds the event log back for longer than its
+    /// `retention`. Queries should be analysed: the tables that they depend on come first.
+    ///
+    /// On a connection of its own, which is closed afterwards; about ten round trips, nothing is written.
+    ///
+    /// # Errors
+    /// As [`Postgres::analyse_all`].
+    pub async fn surroundings(&self, catalog: &Catalog, retention: Duration) -> Result<Surroundings, OriginError> {
+        self.shared.surroundings(catalog, retention).await
     }
 
     /// Keeps the queries of `catalog` prepared, for as long as it is polled. One task of the process runs this.

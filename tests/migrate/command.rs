@@ -1,26 +1,33 @@
-//! `seawall migrate` as its callers see it: exit codes, what is printed, and that printing touches nothing.
+//! `seawall migrate` as its callers see it: exit codes, what is printed, and that printing touches nothing; and what
+//! `seawall check` says of a database that is in use by others.
 
 use std::process::Output;
 
 use seawall::postgres::migrate;
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::support::server::binaries;
-use crate::support::{Shop, text};
+use crate::support::{Shop, batch, text};
 
-/// The program with a configuration for `shop`, whose service and migrating roles differ.
+/// `seawall migrate` for a query that reads nothing.
 async fn seawall(shop: &Shop, args: &[&str]) -> Output {
+    command(shop, "migrate", "SELECT 1 AS one", args).await
+}
+
+/// The program with a configuration for `shop` and one query of `sql`; the service's and the migrating role differ.
+async fn command(shop: &Shop, command: &str, sql: &str, args: &[&str]) -> Output {
     let url = |role: &str| format!("postgres://{role}@127.0.0.1:{}/{}", shop.server.port, shop.database);
     let config = format!(
-        "[postgres]\nurl = {:?}\nmigrate_url = {:?}\n[queries.one]\nsql = \"SELECT 1 AS one\"\n",
+        "[postgres]\nurl = {:?}\nmigrate_url = {:?}\n[queries.one]\nsql = {sql:?}\n",
         url(&shop.roles.service),
         url(&shop.roles.owner)
     );
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), config).expect("written");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
-    command.arg("migrate").arg("--config").arg(file.path()).args(args).env_remove("RUST_LOG").kill_on_drop(true);
-    tokio::time::timeout(crate::support::WITHIN, command.output()).await.expect("it ends").expect("it runs")
+    let mut program = Command::new(env!("CARGO_BIN_EXE_seawall"));
+    program.arg(command).arg("--config").arg(file.path()).args(args).env_remove("RUST_LOG").kill_on_drop(true);
+    tokio::time::timeout(crate::support::WITHIN, program.output()).await.expect("it ends").expect("it runs")
 }
 
 fn stdout(output: &Output) -> String {
@@ -91,4 +98,47 @@ async fn a_failure_is_1_and_a_bad_configuration_2() {
     assert_eq!(stdout(&failed), "");
     let missing = Command::new(env!("CARGO_BIN_EXE_seawall")).args(["migrate", "--config", "/nowhere"]).output().await;
     assert_eq!(missing.expect("it runs").status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn check_warns_of_what_it_sees_in_the_database_and_stays_usable() {
+    let shop = Shop::new("CREATE TABLE shop.products (id int)").await;
+    let service = &shop.roles.service;
+    batch(&shop.owner, &format!("GRANT USAGE ON SCHEMA shop TO {service}; GRANT SELECT ON shop.products TO {service}"))
+        .await;
+    let sql = "SELECT id FROM shop.products";
+    let check = async |args: &[&str]| {
+        let ran = command(&shop, "check", sql, args).await;
+        assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+        stdout(&ran)
+    };
+    let kinds = |report: &Value| -> Vec<String> {
+        let warnings = report["warnings"].as_array().expect("an array");
+        warnings.iter().map(|w| w["kind"].as_str().expect("a kind").to_owned()).collect()
+    };
+    let json = async || serde_json::from_str::<Value>(&check(&["--format", "json"]).await).expect("JSON");
+    // The test's own sessions are other roles'.
+    assert_eq!(kinds(&json().await), ["sessions_hidden"]);
+    assert!(!check(&[]).await.contains("warning"), "nothing is wrong");
+
+    batch(
+        &shop.owner,
+        "CREATE FUNCTION shop.tell() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_notify('changes', NEW.id::text); RETURN NULL; END $$; \
+         CREATE TRIGGER tell AFTER INSERT ON shop.products FOR EACH ROW EXECUTE FUNCTION shop.tell()",
+    )
+    .await;
+    let said = check(&[]).await;
+    assert!(said.contains("warning: trigger tell on shop.products, which queries depend on, notifies"), "{said}");
+    assert!(said.contains(&format!("note: role {service} may not see")), "{said}");
+    assert!(said.contains("1 queries: all usable"), "{said}");
+    let report = json().await;
+    assert_eq!(kinds(&report), ["notify_trigger", "sessions_hidden"]);
+    assert_eq!(report["usable"], true);
+    let found = &report["warnings"][0];
+    assert_eq!((&found["table"], &found["depended_on"]), (&"shop.products".into(), &true.into()));
+    assert!(found["message"].as_str().is_some_and(|message| said.contains(message)), "{found}");
+
+    batch(&shop.admin, &format!("GRANT pg_read_all_stats TO {service}")).await;
+    assert_eq!(kinds(&json().await), ["notify_trigger"]);
 }

@@ -10,4 +10,5 @@ mod prepare;
 mod sessions;
 mod supervise;
 mod support;
+mod surroundings;
 mod tls;

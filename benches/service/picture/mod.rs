@@ -3,6 +3,7 @@
 
 mod cost;
 mod expiry;
+mod tax;
 
 use plotters::prelude::*;
 use plotters::style::full_palette::{BLUE_700, GREY_400, GREY_700, ORANGE_800};
@@ -19,6 +20,9 @@ const FONT: &str = "sans-serif";
 pub fn draw_all(report: &Report) {
     if let Some(raw) = report.read(super::expiry::CSV) {
         expiry::draw(&report.path("expiry.svg"), &super::expiry::Bucket::read_all(&raw)).expect("drawn");
+    }
+    if let Some(raw) = report.read(super::tax::CSV) {
+        tax::draw(&report.path("tax.svg"), &super::tax::Bar::read_all(&raw)).expect("drawn");
     }
     if let Some(raw) = report.read(super::cost::CSV) {
         cost::draw(&report.path("cost.svg"), &super::cost::Point::read_all(&raw)).expect("drawn");
