@@ -171,7 +171,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(std::env::var(variable).ok()?.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
-fn configured(plan: &Plan, cluster: &Cluster, port: u16) -> String {
+fn configured(plan: &Plan, invalidation: &str, cluster: &Cluster, port: u16) -> String {
     let url = |role: &str, port: u16| format!("postgres://{role}@127.0.0.1:{port}/{DATABASE}");
     let lag = PROMISE.max_lag.as_millis();
     let timeout = PROMISE.timeout.as_millis();
@@ -181,7 +181,7 @@ fn configured(plan: &Plan, cluster: &Cluster, port: u16) -> String {
          stale_while_revalidate = \"0s\"\nstale_if_error = \"0s\"\n{}{}{}",
         url(SERVICE, port),
         url(OWNER, cluster.port()),
-        plan.invalidation,
+        invalidation,
         questions::toml(QUERIES),
         questions::toml(plan.queries),
         questions::toml(plan.strict()),
@@ -205,8 +205,10 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
         Between::Chaos => chaos.insert(Chaos::before(cluster.port())).port,
         Between::Relay => relay.insert(Relay::before(cluster.port()).await).port,
     };
-    let toml = configured(&plan, &cluster, port);
-    pod::run("migrate", &toml).await.unwrap_or_else(|error| panic!("{error}"));
+    let toml = configured(&plan, plan.invalidation, &cluster, port);
+    // Also where pods don't read it: writers do the same in every run.
+    let with_log = configured(&plan, "source = \"log\"", &cluster, port);
+    pod::run("migrate", &with_log).await.unwrap_or_else(|error| panic!("{error}"));
     let mut pods = vec![];
     for _ in 0..plan.pods {
         pods.push(Pod::start(&toml, plan.sabotage).await);

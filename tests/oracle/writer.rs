@@ -245,10 +245,10 @@ impl Session {
                 done = self.run(step).await;
             }
         }
-        let telling = match done {
-            Ok(()) if rng.u32(0..TELLS) == 0 => self.tell(world, writes, rng).await,
-            _ => None,
-        };
+        let mut telling = None;
+        if done.is_ok() && rng.u32(0..TELLS) == 0 {
+            done = self.tell(world, writes, rng).await.map(|told| telling = Some(told));
+        }
         if style == Style::Held {
             world.idle(Duration::from_millis(rng.u64(0..HELD_MS))).await;
         }
@@ -262,11 +262,11 @@ impl Session {
         outcome
     }
 
-    /// Tells strict readers what to ask for its writes by; nothing where it can't be had.
-    async fn tell(&self, world: &World, writes: &BTreeMap<Key, State>, rng: &mut Rng) -> Option<Telling> {
+    /// Tells strict readers what to ask for its writes by.
+    async fn tell(&self, world: &World, writes: &BTreeMap<Key, State>, rng: &mut Rng) -> Result<Telling, Error> {
         let sql = if rng.bool() { "SELECT shop.token()" } else { "SELECT pg_current_xact_id()::text" };
-        let row = self.client.query_one(sql, &[]).await.ok()?;
-        Some(world.news.writing(row.get(0), writes))
+        let row = self.client.query_one(sql, &[]).await?;
+        Ok(world.news.writing(row.get(0), writes))
     }
 
     async fn end(
