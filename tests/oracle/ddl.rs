@@ -236,6 +236,9 @@ async fn define_again_and_again(run: &mut Run, forms: &[Form]) {
     while !run.world.is_over() {
         run.rng.shuffle(&mut forms);
         for &form in &forms {
+            if run.world.is_over() {
+                return;
+            }
             run.world.idle(Duration::from_millis(run.rng.u64(100..700))).await;
             if form == Form::NewPartition {
                 add_a_partition(run, &owner, n).await;

@@ -233,7 +233,7 @@ async fn give_out_transaction_ids(world: &World) {
 async fn a_standby_may_be_promoted() {
     let plan = Plan {
         between: Between::Relay,
-        seconds: 10,
+        seconds: 7,
         breaks: &[
             ("promotions", 2),
             ("promotions that lose writes", 1),

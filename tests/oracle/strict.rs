@@ -54,8 +54,8 @@ const REMEMBERED: usize = 8;
 /// What has to happen where histories end: somebody asked with a token of one.
 pub const FOREIGN: &str = "tokens of another history refused";
 
-/// All forms, a reader or two of each.
-pub const FORMS: [Form; 5] = [Form::Query, Form::NoCache, Form::After, Form::Query, Form::After];
+/// All forms, a reader of each; those with tokens wait for what they ask for, so there are two.
+pub const FORMS: [Form; 4] = [Form::Query, Form::NoCache, Form::After, Form::After];
 
 impl Form {
     /// Its name.
