@@ -412,7 +412,10 @@ impl Follower {
         if applied == Applied::Superseded {
             return Ok(Some((stamp.snapshot, Polled::Superseded)));
         }
-        self.read.polled(sent);
+        // Without a log a poll says nothing of writes: their notifications may still be on their way.
+        if self.has_log() {
+            self.read.polled(sent);
+        }
         Ok(Some((stamp.snapshot, Polled::Applied { events })))
     }
 
