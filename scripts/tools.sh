@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what tests and benches need where it is missing, with the system's package manager, and says what it does.
-# Usage: scripts/tools.sh TOOL...    (postgres, wrk)
+# Usage: scripts/tools.sh TOOL...    (postgres, pgbouncer, wrk)
 set -eu
 
 have_postgres() {
@@ -37,6 +37,7 @@ for tool in "$@"; do
         # Without a package the embedded server's own download is still there.
         postgres) have_postgres || install PostgreSQL postgresql postgresql-server postgresql ||
             echo "tools: going on without; the embedded server will download its binaries" >&2 ;;
+        pgbouncer) command -v pgbouncer >/dev/null 2>&1 || install PgBouncer pgbouncer pgbouncer pgbouncer ;;
         wrk) command -v wrk >/dev/null 2>&1 || install wrk wrk wrk wrk ;;
         *) echo "tools: unknown tool $tool" >&2; exit 2 ;;
     esac

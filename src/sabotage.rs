@@ -2,7 +2,7 @@
 //!
 //! Compiled only with the feature `sabotage`, which no release has; without it every question here is answered "no" when the
 //! program is built. With it, the environment says which fault this process has: `SEAWALL_SABOTAGE=no-certify`,
-//! `cursor-xmin`, `no-lineage`, `snapshot-stragglers`, `no-stragglers` or `no-last-poll`.
+//! `cursor-xmin`, `no-lineage`, `strict-old-probe`, `snapshot-stragglers`, `no-stragglers` or `no-last-poll`.
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Sabotage {
     NoStragglers,
     /// A pod that has nobody to wait for falls asleep without another poll.
     NoLastPoll,
+    /// Strict readers make do with the last poll that was applied, also where it was sent before they came.
+    StrictOldProbe,
 }
 
 /// Whether this process has that fault.
@@ -44,6 +46,7 @@ pub fn is(sabotage: Sabotage) -> bool {
             "snapshot-stragglers" => Sabotage::SnapshotStragglers,
             "no-stragglers" => Sabotage::NoStragglers,
             "no-last-poll" => Sabotage::NoLastPoll,
+            "strict-old-probe" => Sabotage::StrictOldProbe,
             other => panic!("SEAWALL_SABOTAGE={other}: there is no such fault"),
         };
         tracing::error!(?chosen, "this process is broken on purpose");

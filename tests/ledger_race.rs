@@ -49,8 +49,9 @@ mod ledger {
     #[allow(dead_code)]
     mod state;
 
-    pub use apply::{Event, Poll, Rows};
+    pub use apply::{Beside, Event, Poll, Rows};
     pub use book::Bounds;
+    pub use payload::Payload;
     pub use required::Required;
     pub use state::Ledger;
 }
@@ -59,7 +60,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ledger::{Bounds, Event, Ledger, Poll, Required, Rows};
+use ledger::{Beside, Bounds, Event, Ledger, Payload, Poll, Required, Rows};
 use seawall::clock::Moment;
 use seawall::stamp::{Lineage, Snapshot, Stamp};
 use seawall::tag::Tag;
@@ -307,23 +308,36 @@ fn what_is_replaced_or_flushed_is_refused_before_and_after_and_all_the_while() {
 }
 
 #[test]
-fn r6_who_finds_the_stream_seeing_finds_what_it_saw() {
-    check(|| {
-        let scene = Scene::new(ROOMY);
-        let before = scene.ledger.version();
-        let (later, lag) = (Moment::from_nanos(9_000), Duration::from_nanos(500));
-        let writer = {
-            let scene = Arc::clone(&scene);
-            thread::spawn(move || {
-                let back = Poll { sent: later, ..poll(read("111:111:"), &[(110, "t")]) };
-                apply(&scene.ledger, back);
-            })
-        };
-        let version = scene.ledger.version_unless_blind(later, lag);
-        assert!(version.is_none_or(|version| version > before), "{version:?}");
-        writer.join().expect("no writer panics");
-        assert_eq!(scene.ledger.version_unless_blind(later, lag), Some(before + 1));
-    });
+fn r6_who_finds_the_stream_seeing_finds_what_it_saw_and_what_was_heard_beside_it() {
+    let events: fn(&Ledger, Poll) = |ledger, poll| {
+        let event = Event { tag: Tag::new("t"), xid: 110 };
+        apply(ledger, Poll { events: vec![event], ..poll });
+    };
+    let heard: fn(&Ledger, Poll) = |ledger, poll| {
+        ledger.apply_beside(&ledger.ask(), poll, Beside::Heard(&[Payload::parse("t")]));
+    };
+    let lost: fn(&Ledger, Poll) = |ledger, poll| {
+        ledger.apply_beside(&ledger.ask(), poll, Beside::Lost);
+    };
+    for comes in [events, heard, lost] {
+        check(move || {
+            let scene = Scene::new(ROOMY);
+            let before = scene.ledger.version();
+            let (later, lag) = (Moment::from_nanos(9_000), Duration::from_nanos(500));
+            let writer = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || comes(&scene.ledger, Poll { sent: later, ..poll(read("111:111:"), &[]) }))
+            };
+            let version = scene.ledger.version_unless_blind(later, lag);
+            assert!(version.is_none_or(|version| version > before), "{version:?}");
+            let certified = scene.ledger.certify(&read("106:106:"), &[Tag::new("t")]);
+            assert!(version.is_none() || !certified, "it lacks what the stream has come to");
+            writer.join().expect("no writer panics");
+            assert_eq!(scene.ledger.version_unless_blind(later, lag), Some(before + 1));
+            assert!(!scene.ledger.certify(&read("106:106:"), &[Tag::new("t")]));
+            assert!(scene.ledger.certify(&read("111:111:"), &[Tag::new("t")]));
+        });
+    }
 }
 
 #[test]

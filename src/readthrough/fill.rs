@@ -89,6 +89,13 @@ pub(super) struct Rests {
     pub(super) max_lag: Duration,
 }
 
+impl Rests {
+    /// Whether every write that could make the answer wrong is announced: it does not live by its ttl alone.
+    pub(super) fn are_announced(&self) -> bool {
+        self.max_lag < Duration::MAX
+    }
+}
+
 /// What in the store makes a rebuild unnecessary, when its turn to begin comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unless {

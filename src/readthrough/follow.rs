@@ -40,7 +40,7 @@ pub enum StreamState {
     Away(String),
     /// The server is not the primary of the known history.
     Standby(String),
-    /// A pooler is in the way: the log is followed, and notifications may be lost.
+    /// A pooler in transaction mode is in the way: nothing is followed.
     Pooler(String),
 }
 
@@ -119,7 +119,7 @@ impl Readthrough {
         let _ = self.stream.subscribe().wait_for(|state| *state != StreamState::Starting).await;
     }
 
-    /// A poll was applied that had been `sent` then: wakes who waits for one.
+    /// A poll of the log was applied that had been `sent` then: wakes who waits for one.
     pub fn polled(&self, sent: Moment) {
         self.polls.send_replace(Some(sent));
     }

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::Readthrough;
 use super::answer::{Answer, By, Source};
 use super::directives::Directives;
@@ -13,8 +15,7 @@ use super::error::ReadError;
 use super::fill::{Fill, Rests, Unless};
 use super::origin::OriginState;
 use super::route::Route;
-use tokio::task::JoinHandle;
-
+use super::strict::Token;
 use crate::cache::early;
 use crate::cache::entry::{Entry, Freshness};
 use crate::cache::key::Key;
@@ -61,8 +62,8 @@ pub struct Want {
     pub(super) limited: Option<Arc<Entry>>,
     /// Which flights will do.
     pub(super) joins: Joins,
-    /// A transaction that the answer must contain.
-    pub(super) after: Option<u64>,
+    /// A transaction that the answer must contain; of the history that it names, if it does.
+    pub(super) after: Option<Token>,
 }
 
 /// What is known of writes since an answer was read.
@@ -81,6 +82,9 @@ pub(super) enum Vouched {
 pub(super) enum Joins {
     /// Those that are sure to bring what the ledger requires (R3).
     Sure,
+    /// The same where every write to what the query depends on is announced; else as [`Joins::Unsent`]: of a query that lives by
+    /// its ttl, or is being judged, the ledger knows nothing that a flight could be sure by.
+    Known,
     /// Those whose statement has not been sent yet: what they bring was read after the request arrived.
     Unsent,
 }

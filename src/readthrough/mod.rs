@@ -100,7 +100,7 @@ pub struct Readthrough {
     chance: Chance,
     metrics: Arc<Metrics>,
     stopping: watch::Sender<bool>,
-    /// When the last poll that was applied had been sent.
+    /// When the last poll of the log that was applied had been sent.
     polls: watch::Sender<Option<Moment>>,
     /// Rung by who waits for one.
     probes: Notify,
@@ -221,12 +221,17 @@ impl Readthrough {
         let basis = self.basis();
         let (tags, max_lag) = ask.route.rests_on(ask.key);
         let rests = Rests { tags, basis, max_lag };
+        let joins = match want.joins {
+            Joins::Known if rests.are_announced() && self.rests_on(basis) => Joins::Sure,
+            Joins::Known => Joins::Unsent,
+            given => given,
+        };
         let required = self.ledger.required(&rests.tags);
-        let required = match want.after {
-            Some(xid) => required.and(xid),
+        let required = match &want.after {
+            Some(token) => required.and(token.xid),
             None => required,
         };
-        let sure = |sent: &Required| want.joins == Joins::Sure && required.sure_of(sent);
+        let sure = |sent: &Required| joins == Joins::Sure && required.sure_of(sent);
         let key = Key::new(ask.key);
         let mut fallback_counted = false;
         let mut fills = 0;
@@ -247,7 +252,7 @@ impl Readthrough {
             }
             let (mut wait, led) = match joined {
                 Join::Leader(lead, wait) => {
-                    tokio::spawn(self.fill(ask, &want, key.clone(), rests.clone(), deadline).run(lead));
+                    tokio::spawn(self.fill(ask, &want, joins, key.clone(), rests.clone(), deadline).run(lead));
                     (wait, Some(Led::Own))
                 }
                 Join::Follower(wait) => (wait, Some(Led::Others)),
@@ -277,8 +282,12 @@ impl Readthrough {
                 End::Landed(Err(failed)) => return self.fall_back(&want, ask, led, failed),
                 End::Aborted => return self.fall_back(&want, ask, led, ReadError::Panicked.into()),
             };
-            let in_time = want.joins == Joins::Sure || landed.read_after(ask.arrived);
+            let in_time = joins == Joins::Sure || landed.read_after(ask.arrived);
             if in_time && self.ledger.accepts(&required, landed.entry.stamp()) {
+                // Another history may have taken over while it was waited for. There its id is another transaction's.
+                if want.after.as_ref().is_some_and(|token| !token.may_be_of(&landed.entry.stamp().lineage)) {
+                    return Err(ReadError::LineageChanged.into());
+                }
                 return Ok(Answer { source: landed.source(led, why, self.clock.now()), entry: landed.entry });
             }
             fills += 1;
@@ -290,7 +299,15 @@ impl Readthrough {
     }
 
     /// The rebuild that this reader leads.
-    fn fill(self: &Arc<Self>, ask: &Ask<'_>, want: &Want, key: Key, rests: Rests, deadline: Instant) -> Fill {
+    fn fill(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        want: &Want,
+        joins: Joins,
+        key: Key,
+        rests: Rests,
+        deadline: Instant,
+    ) -> Fill {
         let timeout = ask.route.query().policy().timeout;
         Fill {
             read: Arc::clone(self),
@@ -305,7 +322,7 @@ impl Readthrough {
                 Fallback::Invalidated | Fallback::Blind => Rebuild::Invalidated,
                 Fallback::Directive | Fallback::Strict => Rebuild::Manual,
             },
-            unless: if want.why == Fallback::Directive || want.joins == Joins::Unsent || want.after.is_some() {
+            unless: if want.why == Fallback::Directive || joins == Joins::Unsent || want.after.is_some() {
                 Unless::BegunAfter(ask.arrived)
             } else {
                 Unless::Fresh

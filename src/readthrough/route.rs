@@ -74,6 +74,11 @@ impl Route {
         (tags.into(), max_lag)
     }
 
+    /// Whether its freshness rests on more than its ttl.
+    pub(super) fn has_verdict(&self) -> bool {
+        self.query.verdict().is_some_and(|verdict| verdict.kind() != Kind::TtlOnly)
+    }
+
     /// Its metrics.
     #[inline]
     pub fn metrics(&self) -> &QueryMetrics {

@@ -5,7 +5,8 @@
 //! certified. One poll serves all who came before it was sent: group commit, for reads.
 //!
 //! Where the stream can't be asked (there is none, or it is interrupted) such a reader takes no stored answer and joins no
-//! flight whose statement has been sent: Postgres answers, or nobody does.
+//! flight whose statement has been sent: Postgres answers, or nobody does. So it is with a query that lives by its ttl, or whose
+//! verdict is being found out: of what is written to its tables no poll says anything.
 //!
 //! # Tokens
 //! A client that has written brings the id of its transaction. It is looked for in the polls' snapshots, without a fill: until
@@ -23,6 +24,8 @@ use super::look::{Ask, Joins, Look, Want};
 use super::{Readthrough, StreamState};
 use crate::cache::entry::Freshness;
 use crate::catalog::policy::Consistency;
+use crate::sabotage::{self, Sabotage};
+use crate::stamp::Lineage;
 use crate::telemetry::metrics::Fallback;
 
 /// What a client that has written brings along.
@@ -45,6 +48,11 @@ impl Token {
         let named = lineage.as_ref().is_none_or(|lineage| !lineage.is_empty());
         xid.parse().ok().filter(|_| digits && named).map(|xid| Self { lineage, xid })
     }
+
+    /// Whether it names this history, or none.
+    pub(super) fn may_be_of(&self, lineage: &Lineage) -> bool {
+        self.lineage.as_deref().is_none_or(|own| own == lineage.as_str())
+    }
 }
 
 /// What the event stream said to a probe.
@@ -65,14 +73,17 @@ impl Readthrough {
     pub async fn look_strictly(self: &Arc<Self>, ask: &Ask<'_>, token: Option<&Token>) -> Result<Look, ReadError> {
         let deadline = Instant::now() + ask.route.query().policy().timeout;
         let probe = self.probe(ask, deadline).await;
+        let consistency = ask.route.query().policy().consistency;
         match (probe, token) {
             (Probe::Applied, Some(token)) => self.wait_for(token, deadline).await?,
             // Who only validates, and can't be told for the price of a poll, has a fill within the query's bounds.
-            (Probe::Unasked, None) if ask.route.query().policy().consistency == Consistency::Bounded => {
+            (_, None) if consistency == Consistency::Bounded && !(probe == Probe::Applied && self.are_known(ask)) => {
                 return Ok(self.look(ask));
             }
             _ => {}
         }
+        // Who brings a token and asks for nothing else is content with that write.
+        let token_alone = token.filter(|_| consistency == Consistency::Bounded && !ask.directives.validate());
         let entry = self.store.get(ask.key);
         let now = self.clock.now();
         let mut why = Fallback::Miss;
@@ -86,8 +97,12 @@ impl Readthrough {
                 // What it depends on is known, or it has what the client wrote.
                 Freshness::Fresh(_)
                     if entry.max_lag() < Duration::MAX
-                        || token.is_none_or(|token| entry.stamp().snapshot.sees(token.xid)) =>
+                        || token_alone.is_some_and(|token| entry.stamp().snapshot.sees(token.xid)) =>
                 {
+                    // Another history may have taken over since it was waited for.
+                    if token.is_some_and(|token| !token.may_be_of(&entry.stamp().lineage)) {
+                        return Err(ReadError::LineageChanged);
+                    }
                     let source = Source::Memory { stands, by: By::Lifetime };
                     return Ok(Look::Answer(Answer { entry: Arc::clone(entry), source }));
                 }
@@ -97,8 +112,20 @@ impl Readthrough {
         if ask.directives.only_if_cached {
             return Ok(Look::Withheld);
         }
-        let joins = if probe == Probe::Applied { Joins::Sure } else { Joins::Unsent };
-        Ok(Look::Rebuild(Want { joins, after: token.map(|token| token.xid), ..Want::new(why) }))
+        let joins = match probe {
+            Probe::Applied if token_alone.is_some() => Joins::Sure,
+            Probe::Applied => Joins::Known,
+            Probe::Unasked => Joins::Unsent,
+        };
+        // Before a poll of the log fills may say the lineage without its epoch, which a token has.
+        let known = self.polls.borrow().is_some();
+        let after = token.map(|token| Token { lineage: token.lineage.clone().filter(|_| known), xid: token.xid });
+        Ok(Look::Rebuild(Want { joins, after, ..Want::new(why) }))
+    }
+
+    /// Whether every write to what the query depends on is announced, as far as is known now.
+    fn are_known(&self, ask: &Ask<'_>) -> bool {
+        self.rests_on(self.basis()) && ask.route.has_verdict()
     }
 
     /// Waits for a poll that was sent after `ask` arrived.
@@ -107,7 +134,9 @@ impl Readthrough {
         let mut stream = self.stream.subscribe();
         let applied = async {
             loop {
-                let came = polls.borrow_and_update().is_some_and(|sent| sent >= ask.arrived);
+                let came = polls
+                    .borrow_and_update()
+                    .is_some_and(|sent| sent >= ask.arrived || sabotage::is(Sabotage::StrictOldProbe));
                 if came {
                     return Probe::Applied;
                 }
@@ -126,20 +155,30 @@ impl Readthrough {
     }
 
     /// Waits until a poll's snapshot sees what `token` names.
+    ///
+    /// Another history may take over meanwhile:
+    /// 1. its transaction runs, and no poll sees it;
+    /// 2. the primary is gone, and it with it; a standby takes over, and gives out its id again;
+    /// 3. a poll of the new history sees that id.
+    ///
+    /// So the lineage is looked at each time, after the cursor: it is never an older one.
     async fn wait_for(&self, token: &Token, deadline: Instant) -> Result<(), ReadError> {
-        let known = self.ledger.lineage();
-        let is_ours = |lineage: &str| known.as_ref().is_some_and(|known| known.as_str() == lineage);
-        if token.lineage.as_deref().is_some_and(|lineage| !is_ours(lineage)) {
-            return Err(ReadError::LineageChanged);
-        }
         let mut polls = self.polls.subscribe();
         let seen = async {
-            while !self.ledger.cursor().is_some_and(|cursor| cursor.sees(token.xid)) {
+            loop {
+                let cursor = self.ledger.cursor();
+                let known = self.ledger.lineage();
+                if token.lineage.is_some() && !known.is_some_and(|known| token.may_be_of(&known)) {
+                    return Err(ReadError::LineageChanged);
+                }
+                if cursor.is_some_and(|cursor| cursor.sees(token.xid)) {
+                    return Ok(());
+                }
                 // The sender is this object's own, so it can't be gone.
                 let _ = polls.changed().await;
             }
         };
-        timeout_at(deadline, seen).await.map_err(|_| ReadError::NotVisible)
+        timeout_at(deadline, seen).await.unwrap_or(Err(ReadError::NotVisible))
     }
 
     /// Resolves when a reader waits for a poll. Cancel safe.
@@ -151,7 +190,7 @@ impl Readthrough {
 impl StreamState {
     /// Whether a poll can be expected.
     fn is_asked(&self) -> bool {
-        matches!(self, Self::Following | Self::Starting | Self::Pooler(_))
+        matches!(self, Self::Following | Self::Starting)
     }
 }
 

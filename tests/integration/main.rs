@@ -11,6 +11,7 @@ mod notify;
 mod origin;
 mod outage;
 mod outage_load;
+mod pooler;
 mod stampede;
 mod strict;
 mod support;

@@ -6,15 +6,21 @@ use tokio_postgres::Client;
 
 use super::support::chaos::{Chaos, Mode};
 use super::support::client::{Answer, get_with};
+use super::support::eventually::eventually;
 use super::support::service::{TestService, migrate, plan};
 use super::support::{TestDatabase, database};
+
+const WITHIN: Duration = Duration::from_secs(10);
 
 const SHOP: &str = "[invalidation]\nsource = \"log\"\n[defaults]\njitter = 0.0\nearly_refresh = 0\nttl = \"1h\"\ntimeout = \"1s\"\n\
     result = \"value\"\n[queries.price]\nsql = \"SELECT price FROM shop.products WHERE id = :id\"\n\
     depends = { \"shop.products\" = \"id = :id\" }\nconsistency = \"strict\"\n\
-    [queries.bounded]\nsql = \"SELECT price FROM shop.products WHERE id = :id\"\n\
+    [queries.patient]\nsql = \"SELECT price FROM shop.products WHERE id = :id\"\n\
+    depends = { \"shop.products\" = \"id = :id\" }\ntimeout = \"60s\"\n[queries.bounded]\nsql = \"SELECT price FROM shop.products WHERE id = :id\"\n\
     depends = { \"shop.products\" = \"id = :id\" }\nmin_refill_interval = \"1h\"\n\
-    [queries.timed]\nsql = \"SELECT price, now() IS NULL AS never FROM shop.products WHERE id = :id\"\nresult = \"row\"\n";
+    [queries.timed]\nsql = \"SELECT price, now() IS NULL AS never FROM shop.products WHERE id = :id\"\nresult = \"row\"\n\
+    min_refill_interval = \"1h\"\n[queries.timed_strict]\nsql = \"SELECT price FROM shop.products WHERE id = :id AND now() IS NOT NULL\"\n\
+    consistency = \"strict\"\n";
 
 async fn followed() -> (TestService, TestDatabase) {
     let database = database().await;
@@ -54,6 +60,28 @@ async fn a_strict_answer_has_every_write_that_was_acknowledged_before_it_was_ask
         assert!(status(&ask(&service, "price?id=42", &[]).await).starts_with("seawall; hit; ttl="));
     }
     assert_eq!(service.metric("seawall_db_queries_total{query=\"price\"}").await, before, "nothing was written");
+}
+
+/// No poll says anything of what is written to its tables.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strict_query_that_lives_by_its_ttl_goes_to_postgres_each_time() {
+    let (service, database) = followed().await;
+    let client = database.client().await;
+    for price in 1..=20 {
+        set(&client, price).await;
+        let answer = ask(&service, "timed_strict?id=42", &[]).await;
+        assert_eq!(answer.text(), format!("{price}.00"));
+        assert!(status(&answer).contains("fwd="), "{answer:?}");
+    }
+    assert!(ask(&service, "timed?id=42", &[]).await.text().starts_with("{\"price\":20.00"));
+    set(&client, 21).await;
+    let validating = async || ask(&service, "timed?id=42", &[("Cache-Control", "no-cache")]).await;
+    let answer = validating().await;
+    // Who validates a bounded one has a fill within its bounds, or is told that there is none.
+    assert!(
+        answer.text().starts_with("{\"price\":20.00") && status(&answer).ends_with("; detail=refill-limited"),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,6 +146,35 @@ async fn a_token_is_waited_for_and_then_the_answer_has_its_write() {
         assert_eq!(after("bounded?id=42", bad).await.code(), "bad_request", "{bad:?}");
     }
     assert_eq!(statements("bounded").await, before, "none of it cost a statement");
+}
+
+/// As after a failover that loses its transaction: there its id is another one's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_whose_history_ends_while_it_is_waited_for_is_refused() {
+    let (service, database) = followed().await;
+    let client = database.client().await;
+    ask(&service, "patient?id=42", &[]).await;
+    client.batch_execute("BEGIN; UPDATE shop.products SET price = 78 WHERE id = 42").await.expect("open");
+    let token: String = client.query_one("SELECT seawall.token()", &[]).await.expect("a token").get(0);
+    let address = service.queries;
+    let waiting =
+        tokio::spawn(async move { get_with(address, "/v1/queries/patient?id=42", &[("Seawall-After", &token)]).await });
+    let flushes = async || service.metric("seawall_flushes_total{reason=\"lineage\"}").await;
+    let before = flushes().await;
+    eventually("somebody waits", WITHIN, async || match service.metric("seawall_requests_in_flight").await {
+        n if n >= 1.0 => Ok(()),
+        n => Err(n),
+    })
+    .await;
+    database.client().await.batch_execute("DELETE FROM seawall.epoch").await.expect("another epoch");
+    eventually("the history is another", WITHIN, async || match flushes().await {
+        n if n > before => Ok(()),
+        n => Err(n),
+    })
+    .await;
+    client.batch_execute("COMMIT").await.expect("committed");
+    let answer = waiting.await.expect("no panic");
+    assert_eq!((answer.status, answer.code().as_str()), (409, "lineage_changed"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -116,12 +116,42 @@ async fn functions_are_safe_from_the_callers_search_path() {
         "CREATE OPERATOR evil.|| (leftarg = text, rightarg = text, function = evil.cat); ".into(),
         evil("gt(int, int)", "bool"),
         "CREATE OPERATOR evil.> (leftarg = int, rightarg = int, function = evil.gt); ".into(),
+        evil("same(text, text)", "bool"),
+        "CREATE OPERATOR evil.= (leftarg = text, rightarg = text, function = evil.same); ".into(),
+        evil("same(int8, int)", "bool"),
+        "CREATE OPERATOR evil.= (leftarg = int8, rightarg = int, function = evil.same); ".into(),
+        "CREATE OPERATOR evil.> (leftarg = int8, rightarg = int, function = evil.same); ".into(),
+        evil("same(oid, int)", "bool"),
+        "CREATE OPERATOR evil.= (leftarg = oid, rightarg = int, function = evil.same); ".into(),
+        evil("cat(text, text[])", "text[]"),
+        "CREATE OPERATOR evil.|| (leftarg = text, rightarg = text[], function = evil.cat); ".into(),
+        evil("cardinality(text[])", "int"),
+        evil("strpos(text, text)", "int"),
+        evil("array_to_string(text[], text)", "text"),
+        evil("regexp_replace(text, text, text)", "text"),
+        evil("current_setting(text)", "text"),
+        evil("pg_notify(text, text)", "void"),
+        evil("pg_try_advisory_lock(int8)", "bool"),
+        evil("pg_advisory_unlock(int8)", "bool"),
+        evil("pg_typeof(int)", "regtype"),
+        "CREATE DOMAIN evil.int8 AS text CHECK (false); CREATE DOMAIN evil.bool AS text CHECK (false); ".into(),
+        "CREATE DOMAIN evil.oid AS int CHECK (false); CREATE DOMAIN evil.pg_lsn AS int CHECK (false); ".into(),
         "CREATE TEMP TABLE event (tag text); CREATE TEMP TABLE seawall_new (id int); ".into(),
     ];
     batch(&shop.writer, &functions.concat()).await;
     batch(&shop.writer, "SET search_path = pg_temp, evil, pg_catalog").await;
-    let tags = shop.tags("INSERT INTO shop.t VALUES (1, 'a b', 1); UPDATE shop.t SET n = n").await;
+    let announced = async |sql: &str| {
+        shop.forget().await;
+        batch(&shop.writer, sql).await;
+        shop.log().await
+    };
+    let tags = announced("INSERT INTO shop.t VALUES (1, 'a b', 1); UPDATE shop.t SET n = n").await;
     assert_eq!(tags, set(&["shop.t", "shop.t:id=1", "shop.t:id=1,k=a%20b"]));
+    // What is announced already, nothing, and more than is announced one by one: the other half of the function.
+    let tags = announced("UPDATE shop.t SET n = 1; UPDATE shop.t SET n = 2; DELETE FROM shop.t WHERE false").await;
+    assert_eq!(tags, set(&["shop.t", "shop.t:id=1", "shop.t:id=1,k=a%20b"]));
+    let tags = announced("INSERT INTO shop.t SELECT n, 'x', n FROM generate_series(2, 100) AS n").await;
+    assert_eq!(tags, set(&["shop.t", "shop.t:*"]));
 }
 
 #[tokio::test]

@@ -24,11 +24,17 @@ const NOBODY: u32 = 65534;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Beside what is there by default: what a standby needs, and prepared transactions. Where these are possible the
-/// service's doorbell stays silent, and pods poll.
+/// Beside what is there by default: what a standby needs.
 const SETTINGS: &str = "\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\nmax_connections = 150\n\
-    max_prepared_transactions = 20\nwal_level = replica\nmax_wal_senders = 4\ntimezone = 'UTC'\nlog_timezone = 'UTC'\n\
+    wal_level = replica\nmax_wal_senders = 4\ntimezone = 'UTC'\nlog_timezone = 'UTC'\n\
     shared_buffers = '32MB'\n";
+
+/// Whether transactions may be prepared. Where they may, writers ring nobody's doorbell, and pods poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepares {
+    Sometimes,
+    Never,
+}
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +81,7 @@ fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 impl Cluster {
     /// A new one, running.
-    pub async fn start() -> Self {
+    pub async fn start(prepares: Prepares) -> Self {
         let bin = find_binaries().expect("a directory").expect("tests need a PostgreSQL: see SEAWALL_PG_BIN");
         let parent = tempfile::Builder::new().prefix("seawall-oracle-").tempdir().expect("a directory").keep();
         fs::set_permissions(&parent, fs::Permissions::from_mode(0o700)).expect("it is ours");
@@ -107,7 +113,12 @@ impl Cluster {
         initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale", "C", "-N", "-D"]).arg(&primary.dir);
         run(initdb).await;
         let conf = primary.dir.join("postgresql.conf");
-        fs::write(&conf, fs::read_to_string(&conf).expect("initdb wrote it") + SETTINGS).expect("ours");
+        let most = match prepares {
+            Prepares::Sometimes => 20,
+            Prepares::Never => 0,
+        };
+        let settings = format!("{SETTINGS}max_prepared_transactions = {most}\n");
+        fs::write(&conf, fs::read_to_string(&conf).expect("initdb wrote it") + &settings).expect("ours");
         cluster.launch(&primary).await;
         cluster
     }

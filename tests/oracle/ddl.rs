@@ -13,7 +13,7 @@ use super::eventually::eventually;
 use super::history::{Key, Relation, State};
 use super::pod;
 use super::questions::{About, Query, declared, query};
-use super::run::{Plan, Run, run};
+use super::run::{Plan, Readers, Run, run};
 use super::schema::{GROWN, OWNER};
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -236,6 +236,9 @@ async fn define_again_and_again(run: &mut Run, forms: &[Form]) {
     while !run.world.is_over() {
         run.rng.shuffle(&mut forms);
         for &form in &forms {
+            if run.world.is_over() {
+                return;
+            }
             run.world.idle(Duration::from_millis(run.rng.u64(100..700))).await;
             if form == Form::NewPartition {
                 add_a_partition(run, &owner, n).await;
@@ -279,6 +282,7 @@ async fn every_definition_may_change_under_it() {
 async fn a_definition_that_nobody_notices_is_found_by_the_judge() {
     let plan = Plan {
         invalidation: "source = \"none\"",
+        readers: Readers::Bounded,
         seconds: 8,
         breaks: &[("definitions", 22)],
         ..plan("definitions without events")

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::chaos::Mode;
 use super::cluster::Stop;
+use super::lull::RINGS;
 use super::run::{Between, Plan, Run, run};
+use super::strict::FOREIGN;
 use super::world::World;
 use super::writer::Prepared;
 
@@ -32,7 +34,7 @@ async fn kill_the_listener_every_second(run: &mut Run) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_streams_backend_may_be_killed_every_second() {
     let run = run(
-        Plan { breaks: &[("listeners killed", 4)], ..Plan::new("listener killed") },
+        Plan { breaks: &[("listeners killed", 4), (RINGS, 2)], ..Plan::with_a_doorbell("listener killed") },
         kill_the_listener_every_second,
     )
     .await;
@@ -69,7 +71,7 @@ async fn postgres_may_be_killed_and_restarted_with_transactions_prepared() {
     let run = run(
         Plan {
             seconds: 10,
-            breaks: &[("kills of Postgres", 2), ("prepared transactions across it", 2)],
+            breaks: &[("kills of Postgres", 2), ("prepared transactions across it", 2), (FOREIGN, 1)],
             ..Plan::new("crashes")
         },
         kill_and_restart_postgres,
@@ -91,7 +93,8 @@ async fn pause_the_service(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_service_may_stand_still_for_seconds() {
-    let run = run(Plan { breaks: &[("pauses", 2)], ..Plan::new("paused") }, pause_the_service).await;
+    let plan = Plan { breaks: &[("pauses", 2), (RINGS, 1)], ..Plan::with_a_doorbell("paused") };
+    let run = run(plan, pause_the_service).await;
     run.kept_its_promise();
 }
 
@@ -154,7 +157,7 @@ pub async fn restore_a_copy(run: &mut Run) {
     while !world.is_over() {
         let gate = world.gate.write().await;
         world.cluster.stop(Stop::Clean).await;
-        let (copy, states) = (world.cluster.copy().await, world.histories().all());
+        let (copy, copied) = (world.cluster.copy().await, world.histories().copied());
         world.cluster.resume().await;
         drop(gate);
         give_out_transaction_ids(&world).await;
@@ -165,8 +168,7 @@ pub async fn restore_a_copy(run: &mut Run) {
         world.cluster.restore(copy);
         let sent = world.now();
         world.cluster.resume().await;
-        let now = world.now();
-        world.histories().replaced(&states, sent, now);
+        world.replaced(&copied, sent);
         drop(gate);
         world.tally().fault("copies restored");
         world.has_hits().await;
@@ -175,8 +177,8 @@ pub async fn restore_a_copy(run: &mut Run) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cold_copy_may_be_restored_over_it() {
-    let run =
-        run(Plan { seconds: 8, breaks: &[("copies restored", 1)], ..Plan::new("restored") }, restore_a_copy).await;
+    let plan = Plan { seconds: 8, breaks: &[("copies restored", 1), (FOREIGN, 1)], ..Plan::new("restored") };
+    let run = run(plan, restore_a_copy).await;
     run.kept_its_promise();
 }
 
@@ -202,7 +204,7 @@ pub async fn promote_a_standby(run: &mut Run) {
             let gate = world.gate.write().await;
             world.cluster.catch_up(&standby).await;
             world.cluster.detach(&standby).await;
-            let states = world.histories().all();
+            let copied = world.histories().copied();
             drop(gate);
             give_out_transaction_ids(&world).await;
             world.has_hits().await;
@@ -211,8 +213,7 @@ pub async fn promote_a_standby(run: &mut Run) {
             let sent = world.now();
             world.cluster.succeed(standby).await;
             run.relay.as_ref().expect("planned").turn(world.cluster.port());
-            let now = world.now();
-            world.histories().replaced(&states, sent, now);
+            world.replaced(&copied, sent);
             drop(gate);
             world.tally().fault("promotions that lose writes");
             world.has_hits().await;
@@ -232,8 +233,13 @@ async fn give_out_transaction_ids(world: &World) {
 async fn a_standby_may_be_promoted() {
     let plan = Plan {
         between: Between::Relay,
-        seconds: 10,
-        breaks: &[("promotions", 2), ("promotions that lose writes", 1), ("prepared transactions across it", 1)],
+        seconds: 7,
+        breaks: &[
+            ("promotions", 2),
+            ("promotions that lose writes", 1),
+            ("prepared transactions across it", 1),
+            (FOREIGN, 1),
+        ],
         ..Plan::new("promoted")
     };
     let run = run(plan, promote_a_standby).await;

@@ -91,6 +91,32 @@ pub struct Histories {
     rows: BTreeMap<Key, VecDeque<Change>>,
     open: BTreeMap<u64, Vec<Key>>,
     commits: u64,
+    losses: Vec<Loss>,
+}
+
+/// What an answer must contain.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demand {
+    /// All that was visible by then; `None`: nothing for its age.
+    pub needed: Option<Moment>,
+    /// What this transaction wrote, in the history in which it did.
+    pub own: Option<Commit>,
+}
+
+/// The rows as they were when the database was copied.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    states: BTreeMap<Key, State>,
+    commits: u64,
+}
+
+/// The database was replaced by a copy: these transactions are in no history any more.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    /// The last that the copy has.
+    copied: u64,
+    /// The one that stands for the replacement.
+    replaced: u64,
 }
 
 /// A transaction whose COMMIT is about to be sent.
@@ -137,15 +163,17 @@ impl Histories {
         Commit(commit)
     }
 
-    /// It was committed: visible at `at` at the latest.
-    pub fn committed(&mut self, commit: Commit, at: Moment) {
-        for key in self.open.remove(&commit.0).expect("an open commit") {
-            let past = self.rows.get_mut(&key).expect("it was there");
+    /// It was committed: visible at `at` at the latest. The rows that it changed.
+    pub fn committed(&mut self, commit: Commit, at: Moment) -> Vec<Key> {
+        let keys = self.open.remove(&commit.0).expect("an open commit");
+        for key in &keys {
+            let past = self.rows.get_mut(key).expect("it was there");
             let change = past.back_mut().expect("the lease is held");
             assert_eq!(change.commit, commit.0, "{key:?} has two writers at once");
             change.visible = Some(change.visible.map_or(at, |seen| seen.min(at)));
             forget(past, at);
         }
+        keys
     }
 
     /// It was not committed after all.
@@ -164,14 +192,29 @@ impl Histories {
         wrong
     }
 
-    /// The states that an answer may show which is asked for at `sent`, comes at `received` and must contain all that was
-    /// visible at `needed`; the first is that of `needed`. Before the beginning, that is the initial one.
-    pub fn window(&self, key: Key, needed: Option<Moment>, received: Moment) -> Vec<Change> {
+    /// The states that an answer may show which comes at `received` and must contain what is demanded; the first is the
+    /// least of them. Before the beginning, that is the initial one.
+    ///
+    /// Who brings what a transaction has written is answered in its history or not at all: where that is lost, nothing from
+    /// the loss on will do.
+    pub fn window(&self, key: Key, demand: Demand, received: Moment) -> Vec<Change> {
         let past = self.past(key);
-        let is_needed = |change: &Change| needed.zip(change.visible).is_some_and(|(needed, at)| at <= needed);
-        let first = past.iter().rposition(is_needed).unwrap_or(0);
-        let demanded = past.range(first..=first);
-        demanded.chain(past.range(first + 1..).filter(|change| change.sent <= received)).copied().collect()
+        let is_needed = |change: &Change| demand.needed.zip(change.visible).is_some_and(|(needed, at)| at <= needed);
+        let by_time = past.iter().rposition(is_needed).unwrap_or(0);
+        let own = demand.own.and_then(|own| past.iter().position(|change| change.commit == own.0));
+        let lost = demand.own.filter(|_| own.is_some()).and_then(|own| self.lost(own));
+        let first = match own {
+            Some(own) if lost.is_some() => own,
+            _ => by_time.max(own.unwrap_or(0)),
+        };
+        let may_show = |change: &&Change| change.sent <= received && lost.is_none_or(|lost| change.commit < lost);
+        past.range(first..=first).chain(past.range(first + 1..).filter(may_show)).copied().collect()
+    }
+
+    /// What stands for the replacement of the database that has lost `commit`, if one has.
+    pub fn lost(&self, commit: Commit) -> Option<u64> {
+        let lost = |loss: &&Loss| loss.copied < commit.0 && commit.0 < loss.replaced;
+        self.losses.iter().find(lost).map(|loss| loss.replaced)
     }
 
     /// All changes that are remembered, the oldest first.
@@ -188,13 +231,19 @@ impl Histories {
         }
     }
 
-    /// The database was replaced by one in which the rows have these states: by a copy of an earlier time.
-    pub fn replaced(&mut self, states: &BTreeMap<Key, State>, sent: Moment, at: Moment) {
+    /// The database is copied; no transaction is under way.
+    pub fn copied(&self) -> Copied {
+        Copied { states: self.all(), commits: self.commits }
+    }
+
+    /// The database was replaced by a copy of an earlier time. The rows that are others now.
+    pub fn replaced(&mut self, copy: &Copied, sent: Moment, at: Moment) -> Vec<Key> {
         let current = self.all();
-        let undone: BTreeMap<Key, State> =
-            states.iter().filter(|(key, state)| current.get(key) != Some(state)).map(|(k, s)| (*k, *s)).collect();
+        let differs = |(key, state): &(&Key, &State)| current.get(key) != Some(state);
+        let undone: BTreeMap<Key, State> = copy.states.iter().filter(differs).map(|(k, s)| (*k, *s)).collect();
         let commit = self.send(&undone, sent);
-        self.committed(commit, at);
+        self.losses.push(Loss { copied: copy.commits, replaced: commit.0 });
+        self.committed(commit, at)
     }
 }
 

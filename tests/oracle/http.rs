@@ -80,17 +80,25 @@ impl Client {
     /// # Errors
     /// The pod is not there, or closed the connection; the next one is new.
     pub async fn get(&mut self, path: &str) -> io::Result<Response> {
-        let asked = timeout(PATIENCE, self.ask(path)).await;
+        self.get_with(path, "").await
+    }
+
+    /// The same, with further lines of the request's head.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_with(&mut self, path: &str, fields: &str) -> io::Result<Response> {
+        let asked = timeout(PATIENCE, self.ask(path, fields)).await;
         asked.unwrap_or_else(|_| Err(io::Error::other("no outcome within a minute")))
     }
 
-    async fn ask(&mut self, path: &str) -> io::Result<Response> {
+    async fn ask(&mut self, path: &str, fields: &str) -> io::Result<Response> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => TcpStream::connect(self.address).await?,
         };
         stream.set_nodelay(true)?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: oracle\r\nSeawall-Debug: 1\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: oracle\r\nSeawall-Debug: 1\r\n{fields}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let response = read(&mut stream).await?;
         if response.header("connection") != Some("close") {

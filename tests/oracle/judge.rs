@@ -5,6 +5,8 @@
 //! (its COMMIT sent before the answer came). A fact about many at once, such as a sum, holds if it lies between the least and
 //! the greatest that these states could make. So a violation is always one; what an aggregate hides may pass.
 //!
+//! Strict readers have no allowance, and bring what a transaction has written that must be in the answer, too.
+//!
 //! Answers that say themselves that they are old are not judged, but what any answer shows was visible when it came, and
 //! later answers have to contain it: nothing goes back behind what a reader was shown longer than the allowance ago.
 //!
@@ -13,7 +15,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::history::{Change, Histories, Key, Moment, State};
+use super::history::{Change, Commit, Demand, Histories, Key, Moment, State};
 
 /// Which rows an answer is about, of those it could be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +73,43 @@ pub enum Label {
     Stale,
 }
 
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Who takes what is fresh within `max_lag`.
+    Bounded,
+    /// Who takes nothing that lacks a write which was acknowledged before it asked.
+    Strict,
+}
+
+/// What an answer was promised to contain.
+#[derive(Clone, Copy, Debug)]
+pub struct Promised {
+    /// For how long a write may have been visible, when the request was sent, that it lacks; `None`: nothing is promised of
+    /// its age.
+    pub allowance: Option<Duration>,
+    /// A transaction whose writes the request asked for.
+    pub own: Option<Commit>,
+}
+
+impl Promised {
+    /// What lacks no write that was visible for so long.
+    pub const fn within(allowance: Duration) -> Self {
+        Self { allowance: Some(allowance), own: None }
+    }
+
+    fn of(self, answer: &Answer) -> Demand {
+        let needed = self.allowance.and_then(|allowance| answer.sent.checked_sub(allowance));
+        Demand { needed, own: self.own }
+    }
+}
+
 /// An answer with its moments.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// What was asked.
     pub question: String,
+    pub reader: Reader,
     pub label: Label,
     /// Before the request was sent.
     pub sent: Moment,
@@ -88,30 +122,32 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Violation {
     pub question: String,
+    pub reader: Reader,
     pub label: Label,
     pub sent: Moment,
     pub received: Moment,
-    pub allowance: Duration,
+    pub promised: String,
     pub fact: Fact,
     pub why: String,
 }
 
 /// Judges `answer`, and notes what it shows. Nothing where it says that it is old.
-pub fn judge(histories: &mut Histories, answer: &Answer, allowance: Duration) -> Option<Violation> {
-    let needed = answer.sent.checked_sub(allowance);
+pub fn judge(histories: &mut Histories, answer: &Answer, promised: Promised) -> Option<Violation> {
+    let demand = promised.of(answer);
     let mut wrong = None;
     for fact in &answer.facts {
         let why = match answer.label {
             Label::Stale => None,
-            Label::Hit | Label::Filled | Label::Collapsed => contradiction(histories, fact, needed, answer),
+            Label::Hit | Label::Filled | Label::Collapsed => contradiction(histories, fact, demand, answer),
         };
         if let (None, Some(why)) = (&wrong, why) {
             wrong = Some(Violation {
                 question: answer.question.clone(),
+                reader: answer.reader,
                 label: answer.label,
                 sent: answer.sent,
                 received: answer.received,
-                allowance,
+                promised: format!("{promised:?}"),
                 fact: fact.clone(),
                 why,
             });
@@ -120,7 +156,7 @@ pub fn judge(histories: &mut Histories, answer: &Answer, allowance: Duration) ->
     for fact in &answer.facts {
         if let Fact::Row { key, filter, shown: Some(version) } = fact {
             // The first change that it can be: it claims the least.
-            let window = histories.window(*key, needed, answer.received);
+            let window = histories.window(*key, demand, answer.received);
             if let Some(change) = window.iter().find(|change| filter.shows(change.state) == Some(*version)) {
                 histories.show(*key, change.commit, answer.received);
             }
@@ -131,10 +167,10 @@ pub fn judge(histories: &mut Histories, answer: &Answer, allowance: Duration) ->
 
 /// For how long the writes were visible, before the request was sent, that a hit lacks; within the allowance.
 pub fn lag(histories: &Histories, answer: &Answer, allowance: Duration) -> Duration {
-    let needed = answer.sent.checked_sub(allowance);
+    let demand = Promised::within(allowance).of(answer);
     let lacks = |fact: &Fact| {
         let Fact::Row { key, filter, shown } = fact else { return Duration::ZERO };
-        let window = histories.window(*key, needed, answer.received);
+        let window = histories.window(*key, demand, answer.received);
         let mut later = window.iter().rev().take_while(|change| filter.shows(change.state) != *shown);
         let first = later.by_ref().last().and_then(|change| change.visible);
         first.map_or(Duration::ZERO, |at| answer.sent.saturating_sub(at))
@@ -142,17 +178,32 @@ pub fn lag(histories: &Histories, answer: &Answer, allowance: Duration) -> Durat
     answer.facts.iter().map(lacks).max().unwrap_or_default()
 }
 
-fn contradiction(histories: &Histories, fact: &Fact, needed: Option<Moment>, answer: &Answer) -> Option<String> {
+/// Whether a promise with this allowance would have let the answer lack a write that it was judged by, `own` or another.
+pub fn tells(histories: &Histories, answer: &Answer, own: Option<Commit>, allowance: Duration) -> bool {
+    let (lax, strict) = (Promised::within(allowance).of(answer), Promised::within(Duration::ZERO).of(answer));
+    answer.facts.iter().any(|fact| {
+        let Fact::Row { key, filter, .. } = fact else { return false };
+        let own = own.and_then(|own| histories.past(*key).iter().find(|change| change.commit == own.0));
+        if own.is_some_and(|own| own.visible.is_none_or(|at| at + allowance > answer.sent)) {
+            return true;
+        }
+        let demanded = |demand| histories.window(*key, demand, answer.received)[0];
+        let (lax, strict) = (demanded(lax), demanded(strict));
+        lax.commit != strict.commit && filter.shows(lax.state) != filter.shows(strict.state)
+    })
+}
+
+fn contradiction(histories: &Histories, fact: &Fact, demand: Demand, answer: &Answer) -> Option<String> {
     match fact {
         Fact::Row { key, filter, shown } => {
-            let window = histories.window(*key, needed, answer.received);
+            let window = histories.window(*key, demand, answer.received);
             let holds = window.iter().any(|change| filter.shows(change.state) == *shown);
             (!holds).then(|| explain(histories, *key, *filter, *shown, &window, answer))
         }
         Fact::Total { keys, filter, measure, value } => {
             let (mut least, mut most) = (0, 0);
             for key in keys {
-                let window = histories.window(*key, needed, answer.received);
+                let window = histories.window(*key, demand, answer.received);
                 let measured = window.iter().map(|change| match (filter.shows(change.state), measure) {
                     (None, _) => 0,
                     (Some(_), Measure::Count) => 1,
@@ -208,12 +259,13 @@ impl fmt::Display for Violation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{:?} {} sent at {:?}, answered after {:?}, allowance {:?}: {}",
+            "{:?}, {:?} {} sent at {:?}, answered after {:?}, {}: {}",
+            self.reader,
             self.label,
             self.question,
             self.sent,
             self.received.saturating_sub(self.sent),
-            self.allowance,
+            self.promised,
             self.why
         )
     }

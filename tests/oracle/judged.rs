@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::history::{Commit, Histories, Key, Moment, Relation, ShownAndRolledBack, State};
-use super::judge::{Answer, Fact, Filter, Label, Measure, Violation, judge};
+use super::history::{Commit, Demand, Histories, Key, Moment, Relation, ShownAndRolledBack, State};
+use super::judge::{Answer, Fact, Filter, Label, Measure, Promised, Reader, Violation, judge, tells};
 
 const ROW: Key = Key(Relation::Item, 1);
 const OTHER: Key = Key(Relation::Item, 2);
@@ -38,9 +38,12 @@ fn shown(filter: Filter, shown: Option<i64>) -> Vec<Fact> {
     vec![Fact::Row { key: ROW, filter, shown }]
 }
 
+fn answer(reader: Reader, label: Label, sent: u64, received: u64, facts: Vec<Fact>) -> Answer {
+    Answer { question: "q".into(), reader, label, sent: ms(sent), received: ms(received), facts }
+}
+
 fn ask(histories: &mut Histories, label: Label, sent: u64, received: u64, facts: Vec<Fact>) -> Option<Violation> {
-    let answer = Answer { question: "q".into(), label, sent: ms(sent), received: ms(received), facts };
-    judge(histories, &answer, ALLOWANCE)
+    judge(histories, &answer(Reader::Bounded, label, sent, received, facts), Promised::within(ALLOWANCE))
 }
 
 fn hit(histories: &mut Histories, sent: u64, version: Option<i64>) -> Option<Violation> {
@@ -78,9 +81,8 @@ fn without_an_allowance_what_was_acknowledged_when_the_request_was_sent_is_there
     let mut histories = histories();
     commit(&mut histories, ROW, row(1, 11), 1_000, 1_001);
     let strict = |histories: &mut Histories, sent| {
-        let facts = shown(Filter::Any, Some(10));
-        let answer = Answer { question: "q".into(), label: Label::Hit, sent: ms(sent), received: ms(sent + 1), facts };
-        judge(histories, &answer, Duration::ZERO)
+        let answer = answer(Reader::Strict, Label::Hit, sent, sent + 1, shown(Filter::Any, Some(10)));
+        judge(histories, &answer, Promised::within(Duration::ZERO))
     };
     assert_eq!(strict(&mut histories, 1_000), None);
     assert!(strict(&mut histories, 1_001).is_some());
@@ -168,7 +170,7 @@ fn totals_lie_between_the_least_and_the_greatest_that_could_be() {
 #[test]
 fn after_a_copy_of_an_earlier_time_was_restored_its_rows_are_the_right_ones() {
     let mut histories = histories();
-    let copied = histories.all();
+    let copied = histories.copied();
     commit(&mut histories, ROW, row(1, 11), 1_000, 1_001);
     histories.replaced(&copied, ms(5_000), ms(5_010));
     assert_eq!(histories.current(ROW), row(1, 10));
@@ -176,6 +178,57 @@ fn after_a_copy_of_an_earlier_time_was_restored_its_rows_are_the_right_ones() {
     assert!(hit(&mut histories, 5_510, Some(11)).is_some());
     assert_eq!(hit(&mut histories, 5_510, Some(10)), None);
     assert_eq!(histories.past(OTHER).len(), 1, "what was the same has not changed");
+}
+
+/// Of a strict reader with a token.
+fn after(histories: &mut Histories, own: Commit, sent: u64, received: u64, version: i64) -> Option<Violation> {
+    let answer = answer(Reader::Strict, Label::Filled, sent, received, shown(Filter::Any, Some(version)));
+    judge(histories, &answer, Promised { own: Some(own), ..Promised::within(Duration::ZERO) })
+}
+
+#[test]
+fn who_brings_a_token_is_given_its_write_or_a_later_one_whenever_it_was_committed() {
+    let mut histories = histories();
+    let own = send(&mut histories, ROW, row(1, 11), 1_000);
+    histories.committed(own, ms(1_001));
+    assert!(after(&mut histories, own, 900, 1_000, 10).is_some(), "asked for while it ran, and not waited for");
+    assert_eq!(after(&mut histories, own, 900, 1_000, 11), None);
+    commit(&mut histories, ROW, row(1, 12), 2_000, 2_001);
+    assert_eq!(after(&mut histories, own, 1_500, 2_000, 12), None);
+    assert_eq!(after(&mut histories, own, 1_500, 2_000, 11), None);
+    assert!(after(&mut histories, own, 2_001, 2_002, 11).is_some(), "it is as strict as others beside");
+}
+
+#[test]
+fn a_token_of_a_history_that_is_lost_is_answered_in_it_or_not_at_all() {
+    let mut histories = histories();
+    let before = send(&mut histories, ROW, row(1, 11), 1_000);
+    histories.committed(before, ms(1_001));
+    let copied = histories.copied();
+    let own = send(&mut histories, ROW, row(1, 12), 2_000);
+    histories.committed(own, ms(2_001));
+    assert_eq!(histories.lost(own), None);
+    histories.replaced(&copied, ms(5_000), ms(5_010));
+    assert!(histories.lost(own).is_some());
+    assert_eq!(histories.lost(before), None, "the copy has it");
+    assert_eq!(after(&mut histories, own, 4_000, 5_005, 12), None);
+    assert!(after(&mut histories, own, 4_000, 5_005, 11).is_some(), "the copy lacks it");
+    assert_eq!(after(&mut histories, before, 5_020, 5_025, 11), None);
+    let strict = answer(Reader::Strict, Label::Filled, 4_000, 5_005, shown(Filter::Any, Some(11)));
+    assert_eq!(judge(&mut histories, &strict, Promised::within(Duration::ZERO)), None, "who brings none is");
+}
+
+#[test]
+fn an_answer_tells_where_a_bounded_one_might_have_lacked_what_it_was_judged_by() {
+    let mut histories = histories();
+    commit(&mut histories, ROW, row(1, 11), 1_000, 1_001);
+    let told = |sent, filter| {
+        tells(&histories, &answer(Reader::Strict, Label::Hit, sent, sent + 1, shown(filter, Some(11))), None, ALLOWANCE)
+    };
+    assert!(!told(1_000, Filter::Any), "not acknowledged when it was asked for");
+    assert!(told(1_001, Filter::Any) && told(1_500, Filter::Any));
+    assert!(!told(1_501, Filter::Any), "everybody must have it by now");
+    assert!(!told(1_001, Filter::Group(2)), "of another group");
 }
 
 #[test]
@@ -192,6 +245,6 @@ fn what_is_forgotten_could_not_be_given_any_more() {
     }
     assert!(histories.past(ROW).len() <= 257, "{}", histories.past(ROW).len());
     // A request that waits for a minute.
-    let needed = Some(ms(999_000 - 60_000));
-    assert_eq!(histories.window(ROW, needed, ms(999_000)).first().expect("a state").state, row(1, 100 + 938));
+    let demand = Demand { needed: Some(ms(999_000 - 60_000)), own: None };
+    assert_eq!(histories.window(ROW, demand, ms(999_000)).first().expect("a state").state, row(1, 100 + 938));
 }

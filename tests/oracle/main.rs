@@ -2,7 +2,7 @@
 //! promise says it has.
 //!
 //! Writers of every kind note what they commit, readers ask everything, and each answer is judged by what was committed
-//! when (`judge`). Then the same with what goes wrong in the world. A run takes some seconds, or as many as
+//! when (`judge`). Some readers are strict, and may miss nothing that was acknowledged before they asked (`strict`). Then the same with what goes wrong in the world. A run takes some seconds, or as many as
 //! `SEAWALL_ORACLE_SECONDS` says, with the chance of `SEAWALL_SEED`, which is printed; a seed brings the same writes and
 //! questions again, not the same interleaving.
 //!
@@ -23,6 +23,8 @@ mod history;
 mod http;
 mod judge;
 mod judged;
+mod lull;
+mod news;
 mod pod;
 mod questions;
 mod reader;
@@ -31,6 +33,7 @@ mod run;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod schema;
+mod strict;
 mod tally;
 mod world;
 mod writer;

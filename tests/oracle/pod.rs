@@ -22,7 +22,8 @@ pub struct Pod {
     process: Child,
     /// Of its query listener.
     pub queries: SocketAddr,
-    admin: SocketAddr,
+    /// Of its admin listener.
+    pub admin: SocketAddr,
     directory: TempDir,
 }
 
@@ -45,6 +46,13 @@ pub async fn run(command: &str, toml: &str) -> Result<(), String> {
         .await
         .expect("the program runs");
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// A series of the metrics that an admin listener gives; 0 where there is none, nothing where it gives none.
+pub async fn metric(admin: &mut Client, series: &str) -> Option<f64> {
+    let text = admin.get("/metrics").await.ok()?.text();
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+    Some(value.unwrap_or(0.0))
 }
 
 impl Pod {
@@ -97,9 +105,7 @@ impl Pod {
 
     /// A series of its metrics; 0 where there is none.
     pub async fn metric(&self, series: &str) -> f64 {
-        let text = Client::new(self.admin).get("/metrics").await.expect("it answers").text();
-        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or(0.0)
+        metric(&mut Client::new(self.admin), series).await.expect("it answers")
     }
 
     /// It stands still, with its connections open.

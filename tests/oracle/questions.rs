@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use super::history::{Histories, Key, Relation};
+use super::history::{Histories, Key, Relation, State};
 use super::judge::{Fact, Filter, Measure};
 use super::schema::{ANIMALS, BULK, BULK_CHILDREN, GROUPS, ITEMS, NOTES, PARTS};
 
@@ -63,7 +63,13 @@ pub const fn declared(of: Query) -> Query {
     Query { verdict: "declared", ..of }
 }
 
-const fn with(parameter: &'static str, values: i64, of: Query) -> Query {
+/// The same, of which nothing is known.
+pub const fn timed(of: Query) -> Query {
+    Query { verdict: "ttl-only", ..of }
+}
+
+/// The same, of this parameter.
+pub const fn with(parameter: &'static str, values: i64, of: Query) -> Query {
     Query { values, parameter, ..of }
 }
 
@@ -281,6 +287,30 @@ impl Question {
     /// Each about `query`.
     pub fn all(query: &'static Query) -> impl Iterator<Item = Self> {
         (0..query.values.max(1)).map(move |value| Self { query, value })
+    }
+
+    /// One about `query` whose answer shows a row that has become this, if there is one.
+    pub fn about(query: &'static Query, key: Key, state: State, rng: &mut fastrand::Rng) -> Option<Self> {
+        let Key(relation, id) = key;
+        // Of a row that has gone its group isn't known here: any, then.
+        let group = |rng: &mut fastrand::Rng| state.group().unwrap_or_else(|| rng.i64(0..query.values));
+        let value = match query.about {
+            About::Row(own) if own == relation => id,
+            About::Group(own) | About::GroupTotal(own) if own == relation => group(rng),
+            About::ItemAndNotes if relation == Relation::Item => id,
+            About::ItemAndNotes if relation == Relation::Note => id % ITEMS,
+            About::Only(own, _) | About::Either(own, ..) | About::Every(own) | About::Total(own) if own == relation => {
+                0
+            }
+            About::Definition(row) if relation == Relation::Definition && row == id => 0,
+            _ => return None,
+        };
+        Some(Self { query, value })
+    }
+
+    /// Whether what it shows is what definitions make of rows.
+    pub fn is_by_definition(&self) -> bool {
+        matches!(self.query.about, About::Definition(_))
     }
 
     /// Its path.

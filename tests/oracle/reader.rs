@@ -1,4 +1,4 @@
-//! Readers: they ask anything of any pod, and have each answer judged.
+//! Readers that take what is fresh: they ask anything of any pod, and have each answer judged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::http::{Client, Response, label};
-use super::judge::{Answer, Label};
+use super::judge::{Answer, Label, Reader};
 use super::questions::{Query, Question};
 use super::world::World;
 
@@ -54,11 +54,13 @@ pub async fn ask(world: &World, client: &mut Client, question: Question) -> bool
     let facts = facts.unwrap_or_else(|error| panic!("{path}: {error}: {}", response.text()));
     let stamp = response.header("seawall-stamp").unwrap_or("no stamp");
     let question_text = format!("{path} ({status}; stamp {stamp})");
-    world.judge(question.query.name, &Answer { question: question_text, label, sent, received, facts });
+    let answer = Answer { question: question_text, reader: Reader::Bounded, label, sent, received, facts };
+    world.judge(question.query.name, &answer);
     true
 }
 
-fn problem(response: &Response) -> String {
+/// What a response says that has no answer: its status and code.
+pub fn problem(response: &Response) -> String {
     let document: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
     format!("{} {}", response.status, document["code"].as_str().unwrap_or("without a code"))
 }

@@ -9,16 +9,19 @@ use tokio::task::JoinSet;
 
 use super::changes::Truncates;
 use super::chaos::Chaos;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Prepares};
 use super::eventually::eventually;
 use super::history::Relation;
 use super::http::Client;
+use super::judge::Reader;
+use super::lull;
 use super::pod::{self, Pod};
 use super::questions::{self, QUERIES, Query, Question};
 use super::reader::{self, ask};
 use super::relay::Relay;
 use super::schema::{self, DATABASE, OWNER, SERVICE};
-use super::world::{Promise, World};
+use super::strict::{self, Form};
+use super::world::{Promise, Rules, World};
 use super::writer::{self, Manner};
 
 const WRITERS: [Manner; 5] = [Manner::Brisk, Manner::Brisk, Manner::Brisk, Manner::Slow, Manner::Slow];
@@ -49,9 +52,22 @@ pub struct Plan {
     pub tables: String,
     pub between: Between,
     pub truncates: Truncates,
+    /// Where transactions are never prepared pods have a doorbell, and times in which they fall asleep.
+    pub prepares: Prepares,
+    /// Whether some readers are strict; it takes a log.
+    pub readers: Readers,
     /// What has to break, and how often at least; the run goes on until it has.
     pub breaks: &'static [(&'static str, u64)],
     pub sabotage: Option<&'static str>,
+    /// Whose answers have to show how it is broken.
+    pub caught_by: Reader,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    Bounded,
+    BoundedAndStrict,
 }
 
 /// What is between pods and Postgres.
@@ -76,8 +92,33 @@ impl Plan {
             tables: String::new(),
             between: Between::Nothing,
             truncates: Truncates::Sometimes,
+            prepares: Prepares::Sometimes,
+            readers: Readers::BoundedAndStrict,
             breaks: &[],
             sabotage: None,
+            caught_by: Reader::Bounded,
+        }
+    }
+
+    /// The same with a doorbell, and pods that fall asleep soon.
+    pub fn with_a_doorbell(name: &'static str) -> Self {
+        let invalidation = "source = \"log\"\npoll_interval = \"1ms\"";
+        Self { invalidation, prepares: Prepares::Never, ..Self::new(name) }
+    }
+
+    /// The forms in which strict readers ask.
+    fn forms(&self) -> &'static [Form] {
+        match self.readers {
+            Readers::Bounded => &[],
+            Readers::BoundedAndStrict => &strict::FORMS,
+        }
+    }
+
+    /// What only strict readers ask.
+    fn strict(&self) -> &'static [Query] {
+        match self.readers {
+            Readers::Bounded => &[],
+            Readers::BoundedAndStrict => strict::QUERIES,
         }
     }
 }
@@ -90,6 +131,7 @@ pub struct Run {
     pub chaos: Option<Chaos>,
     pub relay: Option<Relay>,
     breaks: &'static [(&'static str, u64)],
+    forms: Vec<&'static str>,
     /// What pods and `seawall migrate` are configured with.
     pub toml: String,
 }
@@ -103,6 +145,11 @@ impl Run {
         for (name, row) in &tally.queries {
             assert!(row.hits >= LEAST_HITS, "{name}: {} hits are too few to tell", row.hits);
         }
+        let least = tally.least_strict(&self.forms);
+        assert!(
+            least >= LEAST_HITS,
+            "{least} hits, or telling answers, to a form of strict readers are too few\n{tally}"
+        );
     }
 
     /// What pods say of themselves, for who has to find out.
@@ -124,19 +171,20 @@ fn number(variable: &str) -> Option<u64> {
     Some(std::env::var(variable).ok()?.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
-fn configured(plan: &Plan, cluster: &Cluster, port: u16) -> String {
+fn configured(plan: &Plan, invalidation: &str, cluster: &Cluster, port: u16) -> String {
     let url = |role: &str, port: u16| format!("postgres://{role}@127.0.0.1:{port}/{DATABASE}");
     let lag = PROMISE.max_lag.as_millis();
     let timeout = PROMISE.timeout.as_millis();
     format!(
         "[postgres]\nurl = \"{}\"\nmigrate_url = \"{}\"\npool_size = 6\n[invalidation]\n{}\n\
          [defaults]\nttl = \"1h\"\nmax_lag = \"{lag}ms\"\ntimeout = \"{timeout}ms\"\nerror_backoff = \"50ms\"\n\
-         stale_while_revalidate = \"0s\"\nstale_if_error = \"0s\"\n{}{}",
+         stale_while_revalidate = \"0s\"\nstale_if_error = \"0s\"\n{}{}{}",
         url(SERVICE, port),
         url(OWNER, cluster.port()),
-        plan.invalidation,
+        invalidation,
         questions::toml(QUERIES),
         questions::toml(plan.queries),
+        questions::toml(plan.strict()),
     )
 }
 
@@ -149,7 +197,7 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     println!("{}: {seconds} s with SEAWALL_SEED={seed}", plan.name);
     let mut rng = Rng::with_seed(seed);
 
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start(plan.prepares).await;
     set_up(&cluster, &plan).await;
     let (mut chaos, mut relay) = (None, None);
     let port = match plan.between {
@@ -157,17 +205,25 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
         Between::Chaos => chaos.insert(Chaos::before(cluster.port())).port,
         Between::Relay => relay.insert(Relay::before(cluster.port()).await).port,
     };
-    let toml = configured(&plan, &cluster, port);
-    pod::run("migrate", &toml).await.unwrap_or_else(|error| panic!("{error}"));
+    let toml = configured(&plan, plan.invalidation, &cluster, port);
+    // Also where pods don't read it: writers do the same in every run.
+    let with_log = configured(&plan, "source = \"log\"", &cluster, port);
+    pod::run("migrate", &with_log).await.unwrap_or_else(|error| panic!("{error}"));
     let mut pods = vec![];
     for _ in 0..plan.pods {
         pods.push(Pod::start(&toml, plan.sabotage).await);
     }
-    let world = World::new(cluster, PROMISE, plan.truncates, plan.sabotage);
-    let mut run = Run { world: Arc::clone(&world), pods, rng: rng.fork(), chaos, relay, breaks: plan.breaks, toml };
+    let Plan { truncates, prepares, sabotage, caught_by, .. } = plan;
+    let world = World::new(cluster, Rules { promise: PROMISE, truncates, prepares, sabotage, caught_by });
+    let forms: Vec<&'static str> = plan.forms().iter().map(|form| form.name()).collect();
+    let breaks = plan.breaks;
+    let mut run =
+        Run { world: Arc::clone(&world), pods, rng: rng.fork(), chaos, relay, breaks, forms: forms.clone(), toml };
 
     let queries: Vec<&'static Query> = QUERIES.iter().chain(plan.queries).collect();
     let queries: &'static [&'static Query] = queries.leak();
+    let only_strict: &'static [&'static Query] = plan.strict().iter().collect::<Vec<_>>().leak();
+    let all: &'static [&'static Query] = [queries, only_strict].concat().leak();
     let addresses: Vec<_> = run.pods.iter().map(|pod| pod.queries).collect();
     let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
     for (n, manner) in WRITERS.into_iter().enumerate() {
@@ -176,6 +232,23 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     for _ in 0..READERS {
         readers.spawn(reader::read(Arc::clone(&world), addresses.clone(), queries, rng.fork()));
     }
+    for form in plan.forms() {
+        let queries = match form {
+            Form::Query => only_strict,
+            Form::NoCache => queries,
+            Form::After => all,
+        };
+        readers.spawn(strict::read(Arc::clone(&world), addresses.clone(), *form, queries, rng.fork()));
+    }
+    let lulls = {
+        let (world, mut rng) = (Arc::clone(&world), rng.fork());
+        let admins: Vec<_> = run.pods.iter().map(|pod| pod.admin).collect();
+        async move {
+            if prepares == Prepares::Never {
+                lull::now_and_then(&world, &admins, rng.fork()).await;
+            }
+        }
+    };
     // What is broken on purpose has as long as it needs, and no longer.
     let is_broken = plan.sabotage.is_some();
     let time = {
@@ -183,7 +256,9 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
         async move {
             let deadline = world.now() + Duration::from_secs(seconds);
             let enough = || {
-                is_broken || world.tally().least_hits(queries) >= LEAST_HITS && world.tally().has_broken(plan.breaks)
+                let tally = world.tally();
+                let has_hits = tally.least_hits(queries).min(tally.least_strict(&forms)) >= LEAST_HITS;
+                is_broken || has_hits && tally.has_broken(plan.breaks)
             };
             while world.now() < deadline || !enough() && world.now() < deadline + WITHIN {
                 if is_broken && world.is_caught() {
@@ -194,7 +269,7 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
             world.end();
         }
     };
-    tokio::join!(time, breaking(&mut run));
+    tokio::join!(time, lulls, breaking(&mut run));
     while let Some(ended) = writers.join_next().await {
         ended.expect("a writer knows what became of each of its writes");
     }
@@ -204,7 +279,7 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     agrees(&world).await;
     // What is broken on purpose need not come round.
     if !is_broken {
-        converges(&mut run, queries).await;
+        converges(&mut run, queries, only_strict).await;
     }
     println!("{}", world.tally());
     for violation in world.violations().iter().take(10) {
@@ -228,13 +303,20 @@ async fn set_up(cluster: &Cluster, plan: &Plan) {
 }
 
 /// Once nothing is written or broken any more, everything can be asked of every pod, and is answered within the promise.
-async fn converges(run: &mut Run, queries: &[&'static Query]) {
+async fn converges(run: &mut Run, queries: &[&'static Query], only_strict: &[&'static Query]) {
     for pod in &run.pods {
         let mut client = Client::new(pod.queries);
         for question in queries.iter().flat_map(|query| Question::all(query)) {
             eventually(&question.path(), WITHIN, async || {
                 let answered = ask(&run.world, &mut client, question).await;
                 answered.then_some(()).ok_or_else(|| format!("{:?}", run.world.tally().problems))
+            })
+            .await;
+        }
+        for question in only_strict.iter().flat_map(|query| Question::all(query)) {
+            eventually(&question.path(), WITHIN, async || {
+                let answered = strict::ask(&run.world, &mut client, Form::Query, question, None).await;
+                answered.then_some(()).ok_or_else(|| format!("{:?}", run.world.tally().strict))
             })
             .await;
         }

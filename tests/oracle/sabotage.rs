@@ -4,6 +4,7 @@
 
 use super::changes::Truncates;
 use super::faults::{promote_a_standby, restore_a_copy};
+use super::judge::Reader;
 use super::run::{Between, Plan, Run, run};
 
 /// Seconds. What breaks has to break after something was kept that it makes wrong.
@@ -20,6 +21,22 @@ fn is_caught(run: &Run) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_certifies_nothing_is_caught() {
     is_caught(&run(broken("no certify", "no-certify"), async |_: &mut Run| {}).await);
+}
+
+/// By strict readers, too, whatever others find.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_readers_catch_a_service_that_certifies_nothing() {
+    let plan = Plan { caught_by: Reader::Strict, ..broken("no certify, strict", "no-certify") };
+    is_caught(&run(plan, async |_: &mut Run| {}).await);
+}
+
+/// By who asks right after a write, and nobody else: its promise is all that is broken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_readers_alone_catch_a_service_that_validates_with_an_older_poll() {
+    let plan = Plan { caught_by: Reader::Strict, ..broken("old probe", "strict-old-probe") };
+    let run = run(plan, async |_: &mut Run| {}).await;
+    is_caught(&run);
+    assert!(run.world.violations().iter().all(|wrong| wrong.reader == Reader::Strict), "others had found it, too");
 }
 
 /// By transactions that commit after later ones have.

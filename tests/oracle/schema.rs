@@ -43,7 +43,7 @@ pub const ROLES: &str = "
     ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA shop GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLES TO writer;
     ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA shop GRANT SELECT ON TABLES TO service";
 
-/// As the owner. A note belongs to the item of its number modulo [`ITEMS`], a child to the bulk row of its number.
+/// As the owner, by whom a writer's token is asked for: the writer may not. A note belongs to the item of its number modulo [`ITEMS`], a child to the bulk row of its number.
 pub const TABLES: &str = "
     CREATE TABLE shop.item (id int4 PRIMARY KEY, grp int8 NOT NULL, v int8 NOT NULL);
     CREATE INDEX ON shop.item (grp);
@@ -63,7 +63,8 @@ pub const TABLES: &str = "
     CREATE TABLE shop.grown (id int4 NOT NULL, grp int4 NOT NULL, v int8 NOT NULL) PARTITION BY LIST (grp);
     CREATE TABLE shop.grown_0 PARTITION OF shop.grown FOR VALUES IN (0);
     CREATE FUNCTION shop.slowly(seconds float8) RETURNS bool LANGUAGE plpgsql STABLE AS
-        $$ BEGIN PERFORM pg_sleep(seconds); RETURN true; END $$";
+        $$ BEGIN PERFORM pg_sleep(seconds); RETURN true; END $$;
+    CREATE FUNCTION shop.token() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN RETURN seawall.token(); END $$";
 
 /// Every row's first state, all with version 1.
 pub fn initial() -> Histories {

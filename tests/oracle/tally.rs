@@ -21,10 +21,28 @@ pub struct Row {
     pub lag: Duration,
 }
 
+/// Of strict readers of one form.
+#[derive(Clone, Debug, Default)]
+pub struct Strict {
+    /// Stored answers, validated since they were asked for.
+    pub hits: u64,
+    pub filled: u64,
+    pub collapsed: u64,
+    /// Stored answers that say that they are none, within `min_refill_interval`.
+    pub limited: u64,
+    /// Of those, hits and others, what was judged by a write that a bounded answer might have lacked.
+    pub telling: u64,
+    pub violations: u64,
+    /// Answers without content, by their codes.
+    pub refused: BTreeMap<String, u64>,
+}
+
 /// Of all queries, writes and faults.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub queries: BTreeMap<&'static str, Row>,
+    /// By how they are asked for.
+    pub strict: BTreeMap<&'static str, Strict>,
     /// By what they were and how they ended.
     pub writes: BTreeMap<(&'static str, &'static str), u64>,
     pub faults: BTreeMap<&'static str, u64>,
@@ -46,6 +64,30 @@ impl Tally {
         } += 1;
         row.lag = row.lag.max(lag);
         row.violations += u64::from(is_wrong);
+    }
+
+    /// A strict answer was judged; whether a bounded one might have lacked what it was judged by.
+    pub fn answered_strictly(&mut self, form: &'static str, label: Label, tells: bool, is_wrong: bool) {
+        let row = self.strict.entry(form).or_default();
+        *match label {
+            Label::Hit => &mut row.hits,
+            Label::Filled => &mut row.filled,
+            Label::Collapsed => &mut row.collapsed,
+            Label::Stale => &mut row.limited,
+        } += 1;
+        row.telling += u64::from(tells);
+        row.violations += u64::from(is_wrong);
+    }
+
+    /// A strict reader was given no answer.
+    pub fn refused(&mut self, form: &'static str, problem: String) {
+        *self.strict.entry(form).or_default().refused.entry(problem).or_default() += 1;
+    }
+
+    /// The hits, or the telling answers, of the form that has had fewest.
+    pub fn least_strict(&self, forms: &[&str]) -> u64 {
+        let least = |form: &&str| self.strict.get(form).map_or(0, |row| row.hits.min(row.telling));
+        forms.iter().map(least).min().unwrap_or(u64::MAX)
     }
 
     /// The hits of the query that has had fewest.
@@ -100,6 +142,14 @@ impl fmt::Display for Tally {
             writeln!(
                 out,
                 "{query:>18}{hits:>9}{filled:>9}{collapsed:>10}{stale:>9}{errors:>9}{violations:>9}{lag:>6} ms"
+            )?;
+        }
+        for (form, row) in &self.strict {
+            let Strict { hits, filled, collapsed, limited, telling, violations, refused } = row;
+            writeln!(
+                out,
+                "{form:>18}{hits:>9}{filled:>9}{collapsed:>10}{limited:>9}{:>9}{violations:>9}; {telling} tell; refused: {refused:?}",
+                refused.values().sum::<u64>()
             )?;
         }
         for ((style, end), count) in &self.writes {

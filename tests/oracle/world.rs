@@ -12,10 +12,12 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
 use super::changes::Truncates;
-use super::cluster::Cluster;
-use super::history::{Commit, Histories, Key, Moment, State};
-use super::judge::{Answer, Label, Violation, judge, lag};
+use super::cluster::{Cluster, Prepares};
+use super::history::{Commit, Copied, Histories, Key, Moment, State};
+use super::judge::{Answer, Label, Promised, Reader, Violation, judge, lag, tells};
+use super::news::Newsroom;
 use super::schema::{self, DATABASE};
+use super::strict::Form;
 use super::tally::Tally;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -39,6 +41,18 @@ pub struct Promise {
     pub timeout: Duration,
 }
 
+/// How a run is played.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub promise: Promise,
+    pub truncates: Truncates,
+    pub prepares: Prepares,
+    /// How pods are broken on purpose.
+    pub sabotage: Option<&'static str>,
+    /// Whose answers have to show it.
+    pub caught_by: Reader,
+}
+
 /// Rows that writers hold.
 #[derive(Default)]
 struct Leases {
@@ -48,16 +62,17 @@ struct Leases {
 /// A run.
 pub struct World {
     pub cluster: Cluster,
-    pub promise: Promise,
-    pub truncates: Truncates,
-    /// How pods are broken on purpose.
-    pub sabotage: Option<&'static str>,
+    pub rules: Rules,
+    /// What writers tell.
+    pub news: Newsroom,
     /// Held shared by each transaction: who holds it alone knows that none is under way.
     pub gate: RwLock<()>,
     /// The next write's.
     pub versions: AtomicI64,
     begun: Instant,
     over: watch::Sender<bool>,
+    /// Hardly anybody writes.
+    quiet: watch::Sender<bool>,
     histories: Mutex<Histories>,
     leases: Mutex<Leases>,
     tally: Mutex<Tally>,
@@ -74,16 +89,16 @@ pub struct Lease {
 
 impl World {
     /// With all rows in their first state.
-    pub fn new(cluster: Cluster, promise: Promise, truncates: Truncates, sabotage: Option<&'static str>) -> Arc<Self> {
+    pub fn new(cluster: Cluster, rules: Rules) -> Arc<Self> {
         Arc::new(Self {
             cluster,
-            promise,
-            truncates,
-            sabotage,
+            rules,
+            news: Newsroom::default(),
             gate: RwLock::new(()),
             versions: AtomicI64::new(2),
             begun: Instant::now(),
             over: watch::Sender::new(false),
+            quiet: watch::Sender::new(false),
             histories: Mutex::new(schema::initial()),
             leases: Mutex::default(),
             tally: Mutex::default(),
@@ -110,6 +125,20 @@ impl World {
     /// Does nothing for `time`, or until the run ends.
     pub async fn idle(&self, time: Duration) {
         let _ = timeout(time, self.over.subscribe().wait_for(|over| *over)).await;
+    }
+
+    /// From now on hardly anybody writes, or everybody.
+    pub fn quiet(&self, quiet: bool) {
+        self.quiet.send_replace(quiet);
+    }
+
+    /// While it is quiet, does nothing for `time`.
+    pub async fn keep_quiet(&self, time: Duration) {
+        let (mut quiet, mut over) = (self.quiet.subscribe(), self.over.subscribe());
+        tokio::select! {
+            _ = timeout(time, quiet.wait_for(|quiet| !quiet)) => {}
+            _ = over.wait_for(|over| *over) => {}
+        }
     }
 
     /// What has become of each row.
@@ -154,7 +183,15 @@ impl World {
     /// It was acknowledged.
     pub fn committed(&self, commit: Commit) {
         let now = self.now();
-        self.histories().committed(commit, now);
+        let keys = self.histories().committed(commit, now);
+        self.news.committed(keys);
+    }
+
+    /// The database was replaced by a copy of an earlier time, which was started no earlier than at `sent`.
+    pub fn replaced(&self, copy: &Copied, sent: Moment) {
+        let now = self.now();
+        let keys = self.histories().replaced(copy, sent, now);
+        self.news.committed(keys);
     }
 
     /// It did not come to pass. An answer that has shown it is a violation.
@@ -167,8 +204,8 @@ impl World {
     fn allowance(&self, label: Label) -> Duration {
         match label {
             Label::Filled => Duration::ZERO,
-            Label::Hit | Label::Stale => self.promise.max_lag,
-            Label::Collapsed => self.promise.max_lag.max(self.promise.timeout),
+            Label::Hit | Label::Stale => self.rules.promise.max_lag,
+            Label::Collapsed => self.rules.promise.max_lag.max(self.rules.promise.timeout),
         }
     }
 
@@ -200,7 +237,7 @@ impl World {
         let allowance = self.allowance(answer.label);
         let (violation, lag) = {
             let mut histories = self.histories();
-            let violation = judge(&mut histories, answer, allowance);
+            let violation = judge(&mut histories, answer, Promised::within(allowance));
             let lag = match (&violation, answer.label) {
                 (None, Label::Hit) => lag(&histories, answer, allowance),
                 _ => Duration::ZERO,
@@ -211,13 +248,42 @@ impl World {
         self.violations().extend(violation);
     }
 
+    /// Judges an answer of `query` to a strict reader of this `form` that asked for what `own` wrote, and counts it.
+    ///
+    /// # What strict readers are held to where definitions change
+    /// A poll that was sent after the request came has every write, but definitions are looked at only every so often. So an
+    /// answer `by_definition` has the same allowance as a bounded one; what is written to tables has none, whatever happens
+    /// to their definitions meanwhile. Also of a query that has lost its verdict, since then no stored answer will do; but
+    /// who brings a token is given one that contains that write, and may be as old as the ttl otherwise.
+    pub fn judge_strictly(
+        &self,
+        form: Form,
+        query: &'static str,
+        by_definition: bool,
+        answer: &Answer,
+        own: Option<Commit>,
+    ) {
+        let allowance = match answer.label {
+            label if by_definition => Some(self.allowance(label)),
+            _ if form == Form::After && !self.is_judged(query, answer.sent) => None,
+            _ => Some(Duration::ZERO),
+        };
+        let (violation, tells) = {
+            let mut histories = self.histories();
+            let violation = judge(&mut histories, answer, Promised { allowance, own });
+            (violation, tells(&histories, answer, own, self.rules.promise.max_lag))
+        };
+        self.tally().answered_strictly(form.name(), answer.label, tells, violation.is_some());
+        self.violations().extend(violation);
+    }
+
     /// Waits until there are hits again, enough to find something in, or the run ends. A service that is broken on purpose
     /// may have none any more, and what comes next may mend it.
     pub async fn has_hits(&self) {
         let (before, deadline) = (self.tally().hits(), Instant::now() + WITHIN);
         let begun = Instant::now();
         while self.tally().hits() < before + ENOUGH && !self.is_over() {
-            if self.sabotage.is_some() && begun.elapsed() > BROKEN_FOR {
+            if self.rules.sabotage.is_some() && begun.elapsed() > BROKEN_FOR {
                 return;
             }
             assert!(Instant::now() < deadline, "no {ENOUGH} hits within {WITHIN:?}\n{}", self.tally());
@@ -225,9 +291,9 @@ impl World {
         }
     }
 
-    /// Whether anything was found.
+    /// Whether anything was found by those who have to find it.
     pub fn is_caught(&self) -> bool {
-        !self.violations().is_empty()
+        self.violations().iter().any(|violation| violation.reader == self.rules.caught_by)
     }
 
     /// A session of `role`, waited for.

@@ -13,8 +13,10 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, Error};
 
 use super::changes::Change;
+use super::cluster::Prepares;
 use super::draft::{Draft, Step};
-use super::history::{Key, State};
+use super::history::{Commit, Key, State};
+use super::news::{Ended, Telling};
 use super::schema::{self, WRITER};
 use super::world::{Lease, World, retry};
 
@@ -25,6 +27,12 @@ const PAUSE_MS: u64 = 20;
 const REST_MS: u64 = 500;
 
 const RESTS: u32 = 15;
+
+/// While it is quiet somebody writes once in so many milliseconds at most.
+const QUIET_MS: u64 = 1_500;
+
+/// Transactions of which one tells its id, or its token, before it ends.
+const TELLS: u32 = 3;
 
 /// A transaction that is held stays open for so long at most: three times the promised lag of most runs.
 const HELD_MS: u64 = 1_500;
@@ -56,11 +64,12 @@ pub enum Manner {
 }
 
 impl Style {
-    fn draw(manner: Manner, rng: &mut Rng) -> Self {
+    fn draw(manner: Manner, prepares: Prepares, rng: &mut Rng) -> Self {
         match (manner, rng.u32(0..10)) {
             (Manner::Brisk, 0..4) => Self::Auto,
             (Manner::Brisk, 4..8) => Self::Short,
             (Manner::Slow, 0..5) => Self::Held,
+            (Manner::Slow, 5..9) if prepares == Prepares::Never => Self::Held,
             (Manner::Slow, 5..9) => Self::Prepared,
             _ => Self::Aborted,
         }
@@ -80,10 +89,10 @@ impl Style {
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    Committed,
+    Committed(Commit),
     RolledBack,
     /// The connection was lost; the rows told that it was committed.
-    FoundCommitted,
+    FoundCommitted(Commit),
     /// The same, and it was not.
     FoundRolledBack,
 }
@@ -91,10 +100,17 @@ enum Outcome {
 impl Outcome {
     const fn name(self) -> &'static str {
         match self {
-            Self::Committed => "committed",
+            Self::Committed(_) => "committed",
             Self::RolledBack => "rolled back",
-            Self::FoundCommitted => "lost, and was committed",
+            Self::FoundCommitted(_) => "lost, and was committed",
             Self::FoundRolledBack => "lost, and was rolled back",
+        }
+    }
+
+    const fn end(self) -> Ended {
+        match self {
+            Self::Committed(commit) | Self::FoundCommitted(commit) => Ended::Committed(commit),
+            Self::RolledBack | Self::FoundRolledBack => Ended::RolledBack,
         }
     }
 }
@@ -106,11 +122,13 @@ pub async fn write(world: Arc<World>, manner: Manner, mut rng: Rng, number: usiz
     while !world.is_over() {
         let pause = if rng.u32(0..RESTS) == 0 { REST_MS } else { PAUSE_MS };
         world.idle(Duration::from_millis(rng.u64(0..pause))).await;
+        world.keep_quiet(Duration::from_millis(rng.u64(0..QUIET_MS))).await;
         let _gate = world.gate.read().await;
-        let changes: Vec<Change> = (0..rng.usize(1..4)).map(|_| Change::draw(world.truncates, &mut rng)).collect();
+        let changes: Vec<Change> =
+            (0..rng.usize(1..4)).map(|_| Change::draw(world.rules.truncates, &mut rng)).collect();
         let rows = changes.iter().flat_map(|change| change.rows()).collect();
         let Some(lease) = world.lease(rows) else { continue };
-        let mut style = Style::draw(manner, &mut rng);
+        let mut style = Style::draw(manner, world.rules.prepares, &mut rng);
         if changes.contains(&Change::Truncate) && matches!(style, Style::Held | Style::Prepared) {
             // It keeps every reader of the table out.
             style = Style::Short;
@@ -216,7 +234,7 @@ impl Session {
             return match self.run(&steps[0]).await {
                 Ok(()) => {
                     world.committed(commit);
-                    Outcome::Committed
+                    Outcome::Committed(commit)
                 }
                 Err(error) => self.conclude(world, commit, writes, &error).await,
             };
@@ -227,12 +245,38 @@ impl Session {
                 done = self.run(step).await;
             }
         }
+        let mut telling = None;
+        if done.is_ok() && rng.u32(0..TELLS) == 0 {
+            done = self.tell(world, writes, rng).await.map(|told| telling = Some(told));
+        }
         if style == Style::Held {
             world.idle(Duration::from_millis(rng.u64(0..HELD_MS))).await;
         }
-        if let Err(error) = done {
-            return self.roll_back(world, Some(&error)).await;
+        let outcome = match done {
+            Ok(()) => self.end(world, style, writes, gid, rng).await,
+            Err(error) => self.roll_back(world, Some(&error)).await,
+        };
+        if let Some(telling) = telling {
+            telling.ended(outcome.end());
         }
+        outcome
+    }
+
+    /// Tells strict readers what to ask for its writes by.
+    async fn tell(&self, world: &World, writes: &BTreeMap<Key, State>, rng: &mut Rng) -> Result<Telling, Error> {
+        let sql = if rng.bool() { "SELECT shop.token()" } else { "SELECT pg_current_xact_id()::text" };
+        let row = self.client.query_one(sql, &[]).await?;
+        Ok(world.news.writing(row.get(0), writes))
+    }
+
+    async fn end(
+        &mut self,
+        world: &World,
+        style: Style,
+        writes: &BTreeMap<Key, State>,
+        gid: &str,
+        rng: &mut Rng,
+    ) -> Outcome {
         match style {
             Style::Aborted if rng.bool() => {
                 let _ = self.client.batch_execute("SELECT 1 / 0").await;
@@ -245,7 +289,7 @@ impl Session {
                 match self.client.batch_execute("COMMIT").await {
                     Ok(()) => {
                         world.committed(commit);
-                        Outcome::Committed
+                        Outcome::Committed(commit)
                     }
                     Err(error) => self.conclude(world, commit, writes, &error).await,
                 }
@@ -297,7 +341,7 @@ impl Session {
     async fn conclude(
         &mut self,
         world: &World,
-        commit: super::history::Commit,
+        commit: Commit,
         writes: &BTreeMap<Key, State>,
         error: &Error,
     ) -> Outcome {
@@ -305,7 +349,7 @@ impl Session {
         self.replace(world).await;
         if writes.is_empty() || self.shows(world, writes).await {
             world.committed(commit);
-            Outcome::FoundCommitted
+            Outcome::FoundCommitted(commit)
         } else {
             world.rolled_back(commit);
             Outcome::FoundRolledBack
@@ -369,8 +413,8 @@ impl Session {
             }
         }
         let outcome = match (commit, lost) {
-            (Some(_), false) => Outcome::Committed,
-            (Some(_), true) => Outcome::FoundCommitted,
+            (Some(commit), false) => Outcome::Committed(commit),
+            (Some(commit), true) => Outcome::FoundCommitted(commit),
             (None, false) => Outcome::RolledBack,
             (None, true) => Outcome::FoundRolledBack,
         };

@@ -269,6 +269,51 @@ mod tests {
         assert!(function.sql.contains("it%27s%20%22%24seawall%24%22%20%5C="), "{}", function.sql);
     }
 
+    /// `body` without its texts and quoted names.
+    fn bare(body: &str) -> String {
+        let mut bare = String::new();
+        let mut within = None;
+        for c in body.chars() {
+            match within {
+                Some(quote) if c == quote => within = None,
+                Some(_) => {}
+                None if c == '\'' || c == '"' => within = Some(c),
+                None => bare.push(c),
+            }
+        }
+        bare
+    }
+
+    #[test]
+    fn nothing_in_it_is_found_by_the_callers_search_path() {
+        let several = sets(&[&[("id", KeyType::Int4)], &[("a", KeyType::Text), ("b", KeyType::Varchar)]]);
+        for sets in [sets(&[]), sets(&[&[("id", KeyType::Int4)]]), several] {
+            let body = bare(&body(&sets));
+            let mut rest = body.replace("<<announcing>>", "").replace(":=", "THEN").replace("= ROW_COUNT", "");
+            for operator in ["||", "=", ">"] {
+                rest = rest.replace(&format!("OPERATOR(pg_catalog.{operator})"), "");
+            }
+            let rest = rest.replace("SELECT *", "SELECT").replace("count(*)", "count()");
+            assert!(
+                !rest.contains(['=', '<', '>', '|', '+', '*', '/', '%', '~', '@']),
+                "an operator by itself: {rest}"
+            );
+            for (at, _) in rest.match_indices("::") {
+                assert!(rest[at..].starts_with("::pg_catalog."), "a type by itself: {}", &rest[at..]);
+            }
+            let words = [
+                "coalesce", "EXISTS", "ARRAY", "FROM", "VALUES", "LATERAL", "made", "AND", "THEN", "NOT", "SELECT", "",
+            ];
+            for (at, _) in rest.match_indices('(') {
+                let word = rest[..at].trim_end().rsplit(|c: char| !(c.is_alphanumeric() || "_.".contains(c))).next();
+                let called = word.unwrap_or_default();
+                let named =
+                    called.starts_with("pg_catalog.") || called.starts_with("seawall.") || words.contains(&called);
+                assert!(named, "a function by itself: {called}: {rest}");
+            }
+        }
+    }
+
     #[test]
     fn only_keys_that_could_be_too_long_are_measured() {
         assert!(!written(&sets(&[&[("id", KeyType::Int4)], &[("a", KeyType::Uuid)]])).sql.contains("octet_length"));

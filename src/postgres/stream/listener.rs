@@ -2,7 +2,9 @@
 //!
 //! Whoever awaits the driver's connection loses its notifications, and pooled connections can't LISTEN, so it is a
 //! connection of its own whose messages are taken one by one. It never writes. A pooler that gives each transaction another
-//! server connection would lose notifications silently; it betrays itself by a session that forgets its own marker.
+//! server connection would lose notifications silently, and leave this session's settings to whoever is given the connection
+//! next. It betrays itself by a session that forgets its own marker, or finds another's, and is looked for before anything is
+//! set.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -23,6 +25,13 @@ const APPLICATION: &str = "seawall listener";
 /// different ones flushes instead.
 const NOTIFICATIONS: usize = 1024;
 
+/// A session knows itself by it. A name that nobody else has, so it harms nobody who finds it.
+const MARK: &str = "SELECT pg_catalog.set_config('seawall.session', $1, false)";
+const MARKED: &str = "SELECT coalesce(pg_catalog.current_setting('seawall.session', true), '')";
+
+pub(super) const POOLER: &str = "a pooler in transaction mode is between here and Postgres, where nothing can listen: set postgres.listen_url to the \
+     server itself, or the pooler to session mode";
+
 /// The session's settings, in one round trip. Index scans: the log is read by key from the cursor on, and what statistics
 /// say of a table that is written and pruned all the time is wrong at the wrong moment.
 const SET_UP: &str = "SELECT \
@@ -36,8 +45,7 @@ const SET_UP: &str = "SELECT \
      pg_catalog.set_config('jit', 'off', false), \
      pg_catalog.set_config('statement_timeout', '5000', false), \
      pg_catalog.set_config('lock_timeout', '1000', false), \
-     pg_catalog.set_config('idle_in_transaction_session_timeout', '10s', false), \
-     pg_catalog.set_config('seawall.session', $1, false)";
+     pg_catalog.set_config('idle_in_transaction_session_timeout', '10s', false)";
 
 /// The session.
 pub(super) struct Listener {
@@ -61,11 +69,35 @@ impl Listener {
         let driver = tokio::spawn(drive(messages, sender, Arc::clone(&lost)));
         let marker = format!("{:032x}", fastrand::u128(..));
         let listener = Self { client, notifications, lost, marker, driver };
-        listener.client.query_typed(SET_UP, &[(&listener.marker, postgres_types::Type::TEXT)]).await?;
+        listener.look_for_a_pooler(connector).await?;
+        listener.client.query_typed(SET_UP, &[]).await?;
         // Committed when it returns: whatever is announced from here on arrives, and whatever was before, the next poll
         // sees.
         listener.listen(channel).await?;
         Ok(listener)
+    }
+
+    /// Marks the session, and has a second one hold a transaction open: whoever shares server connections gives that one what
+    /// this one has left, or this one another.
+    ///
+    /// # Errors
+    /// There is a pooler in transaction mode, or the session is lost. That there is no second connection to be had shows nothing.
+    async fn look_for_a_pooler(&self, connector: &Connector) -> Result<(), Trouble> {
+        self.client.query_typed(MARK, &[(&self.marker, postgres_types::Type::TEXT)]).await?;
+        let Ok((second, messages)) = connector.dial(APPLICATION).await else { return Ok(()) };
+        let driver = tokio::spawn(messages);
+        let found = async {
+            second.batch_execute("BEGIN").await?;
+            second.query_typed_one(MARKED, &[]).await?.try_get::<_, String>(0)
+        };
+        let found: Result<String, tokio_postgres::Error> = found.await;
+        let own = self.client.query_typed_one(MARKED, &[]).await.and_then(|row| row.try_get::<_, String>(0));
+        drop(second);
+        driver.abort();
+        if found.is_ok_and(|found| found == self.marker) || own? != self.marker {
+            return Err(Trouble::pooler());
+        }
+        Ok(())
     }
 
     /// Listens on another channel, too.

@@ -94,8 +94,6 @@ const CANARY_ASLEEP: Duration = Duration::from_secs(10);
 /// Snapshots kept for pruning: with as many, the log is pruned to within a tenth of the retention.
 const KEPT: u32 = 10;
 
-const POOLER: &str = "a pooler between here and Postgres gives each statement another connection: set postgres.listen_url to the server itself";
-
 /// What became of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Polled {
@@ -114,6 +112,10 @@ pub(super) struct Trouble {
 impl Trouble {
     fn away(why: String) -> Self {
         Self { state: StreamState::Away(why) }
+    }
+
+    fn pooler() -> Self {
+        Self { state: StreamState::Pooler(listener::POOLER.into()) }
     }
 
     fn standby(why: String) -> Self {
@@ -176,6 +178,8 @@ impl Postgres {
         let reconnect_max = listen.reconnect_max;
         read.ledger().expect_stream();
         let schema = Schema::new(Arc::clone(&self), Arc::clone(&read), catalog);
+        // Whether there is a log is not known yet: until it is, nobody vouches for anything.
+        schema.begin();
         let mut follower = Follower {
             postgres: self,
             read,
@@ -198,7 +202,7 @@ impl Postgres {
             let went_well = began.elapsed() > reconnect_max;
             pause = if went_well { FIRST_PAUSE } else { (pause * 2).min(reconnect_max) };
             let pause = match &trouble.state {
-                StreamState::NoSchema(_) => LOOK_FOR_SCHEMA,
+                StreamState::NoSchema(_) | StreamState::Pooler(_) => LOOK_FOR_SCHEMA,
                 _ => pause,
             };
             let is_interrupted = !matches!(trouble.state, StreamState::NoSchema(_));
@@ -354,9 +358,9 @@ impl Follower {
         let Brought { poll, purged, canaries, marker, epoch, fingerprint } = brought?;
         let Some(poll) = poll else { return Ok(None) };
         let is_direct = marker.is_some_and(|marker| marker == listener.marker());
-        if !is_direct && !self.has_log() {
-            // Nothing else is followed than what is lost there.
-            return Err(Trouble { state: StreamState::Pooler(POOLER.into()) });
+        if !is_direct {
+            // Settings and notifications are lost there.
+            return Err(Trouble::pooler());
         }
         let stamp = poll.stamp.clone();
         let events = poll.events.len();
@@ -400,16 +404,18 @@ impl Follower {
         }
         self.schema.keep_up();
         self.remember(&stamp.snapshot, sent, epoch);
-        self.read.stream_is(match (is_direct, self.schema.is_settled()) {
-            (false, _) => StreamState::Pooler(POOLER.into()),
-            (true, false) => StreamState::Starting,
-            (true, true) if self.has_log() => StreamState::Following,
-            (true, true) => StreamState::Listening,
+        self.read.stream_is(match self.schema.is_settled() {
+            false => StreamState::Starting,
+            true if self.has_log() => StreamState::Following,
+            true => StreamState::Listening,
         });
         if applied == Applied::Superseded {
             return Ok(Some((stamp.snapshot, Polled::Superseded)));
         }
-        self.read.polled(sent);
+        // Without a log a poll says nothing of writes: their notifications may still be on their way.
+        if self.has_log() {
+            self.read.polled(sent);
+        }
         Ok(Some((stamp.snapshot, Polled::Applied { events })))
     }
 
