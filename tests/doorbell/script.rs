@@ -85,7 +85,7 @@ fn steps(rng: &mut Rng, depth: u32) -> Vec<Step> {
         }
         _ => write(rng),
     };
-    (0..1 + rng.u32(0..4)).map(|_| step(rng)).collect()
+    (0..=rng.u32(0..4)).map(|_| step(rng)).collect()
 }
 
 impl Script {

@@ -40,6 +40,14 @@ struct Session {
     pid: i32,
 }
 
+impl Session {
+    async fn open(world: &World) -> Self {
+        let client = world.session().await;
+        let pid = client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a number").get(0);
+        Self { client, pid }
+    }
+}
+
 /// A writer.
 pub struct Writer {
     world: Arc<World>,
@@ -68,14 +76,8 @@ impl Writer {
 
     /// Plays `script`, whatever is done to it meanwhile.
     pub async fn play(&mut self, script: &Script) {
-        let session = match self.session.take().filter(|session| !session.client.is_closed()) {
-            Some(session) => session,
-            None => {
-                let client = self.world.session().await;
-                let pid = client.query_one("SELECT pg_backend_pid()", &[]).await.expect("a number").get(0);
-                Session { client, pid }
-            }
-        };
+        let present = self.session.take().filter(|session| !session.client.is_closed());
+        let session = if let Some(session) = present { session } else { Session::open(&self.world).await };
         let mut transaction = Transaction {
             world: &self.world,
             client: &session.client,
