@@ -67,9 +67,9 @@ fn pause(rng: &mut Rng) -> f64 {
 
 fn write(rng: &mut Rng) -> Step {
     match rng.u32(0..10) {
-        0..=5 => Step::Update { rows: 1 },
-        6 => Step::Update { rows: 1 + rng.u32(0..ROWS) },
-        7 => Step::Grind { statements: 1 + rng.u32(0..50) },
+        0..=4 => Step::Update { rows: 1 },
+        5 => Step::Update { rows: 1 + rng.u32(0..ROWS) },
+        6 => Step::Grind { statements: 1 + rng.u32(0..50) },
         _ => Step::Announce,
     }
 }
