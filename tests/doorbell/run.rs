@@ -139,6 +139,6 @@ async fn round(world: &World, writers: &mut [Writer], rng: &mut Rng, hand: &toki
             let pause = rng.f64() * 0.6;
             hand.batch_execute(&format!("SELECT pg_sleep({pause})")).await.expect("a pause");
         }
-        _ => world.all_sleep().await,
+        _ => world.everybody_sleeps().await,
     }
 }

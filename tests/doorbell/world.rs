@@ -174,7 +174,7 @@ impl World {
     }
 
     /// Waits until all pods sleep.
-    pub async fn all_sleep(&self) {
+    pub async fn everybody_sleeps(&self) {
         let asleep = comes_true(PATIENCE, async || {
             let sleepers = self.sleepers().await;
             usize::try_from(sleepers) == Ok(self.pods().len()) || !self.complaints().is_empty()

@@ -233,7 +233,7 @@ impl Transaction<'_> {
                 return Ok(self.client.batch_execute(&format!("SELECT pg_sleep({seconds})")).await?);
             }
             Step::UntilAsleep => {
-                self.world.all_sleep().await;
+                self.world.everybody_sleeps().await;
                 return Ok(());
             }
             Step::Savepoint { steps, undo } => {
