@@ -91,7 +91,7 @@ fn steps(rng: &mut Rng, depth: u32) -> Vec<Step> {
 impl Script {
     /// Any.
     pub fn draw(rng: &mut Rng) -> Self {
-        let after = |rng: &mut Rng| rng.f64() * rng.f64() * 0.2;
+        let after = |rng: &mut Rng| rng.f64() * rng.f64() * 0.1;
         match rng.u32(0..20) {
             0..=4 => Self::Single { step: write(rng), blow: None },
             // What a pod falls asleep over.
@@ -101,7 +101,7 @@ impl Script {
             }
             9..=10 => Self::Block { steps: vec![write(rng)], end: End::CommitBeforeLock, blow: None },
             11..=12 => {
-                let step = Step::Grind { statements: 200 + rng.u32(0..400) };
+                let step = Step::Grind { statements: 600 + rng.u32(0..600) };
                 Self::Single { step, blow: Some(Blow::Cancel(after(rng))) }
             }
             13..=14 => {

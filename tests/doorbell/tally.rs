@@ -82,7 +82,7 @@ impl Tally {
     fn least(&self) -> [(&'static str, u64, u64); 9] {
         [
             ("commits that found pods asleep", self.found_asleep, 2 * LEAST),
-            ("commits that pods fell asleep over", self.fell_asleep, 2 * LEAST),
+            ("commits that pods fell asleep over", self.fell_asleep, LEAST),
             ("commits before a pod had the lock", self.before_lock, 1),
             ("rollbacks", self.rolled_back, 1),
             ("cancelled transactions", self.cancelled, LEAST),
