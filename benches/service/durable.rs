@@ -23,7 +23,9 @@ pub struct Durable {
 }
 
 fn unprivileged(program: &Path) -> Command {
-    let mut command = Command::new(program);
+    // This process keeps to one core; writers and their server have all of them, as they would elsewhere.
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0-1023"]).arg(program);
     if rustix::process::getuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }

@@ -89,12 +89,14 @@ fn broken(name: &'static str, rewrite: fn(&str) -> String, rewritten: usize) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "sabotage"), ignore = "it takes a minute: make sabotage")]
 async fn a_writer_that_rings_nobody_is_caught() {
     let run = run(broken("silent", silent, 2)).await;
     assert!(run.complaints.iter().any(|complaint| matches!(complaint, Complaint::Waits(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "sabotage"), ignore = "it takes a minute: make sabotage")]
 async fn a_writer_that_looks_before_it_has_a_transaction_id_is_caught() {
     let run = run(broken("look, then announce", rings_before_it_has_an_id, 1)).await;
     assert!(run.complaints.iter().any(|complaint| matches!(complaint, Complaint::Waits(_))));
@@ -102,6 +104,7 @@ async fn a_writer_that_looks_before_it_has_a_transaction_id_is_caught() {
 
 /// So it is the order that is caught above, and not the time between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "sabotage"), ignore = "it takes a minute: make sabotage")]
 async fn a_writer_that_takes_its_time_before_it_rings_is_not_waited_for() {
     let plan = Plan { seconds: 8, enough: Enough::Time, ..broken("announce, then look", rings_much_later, 1) };
     let run = run(plan).await;
@@ -111,6 +114,7 @@ async fn a_writer_that_takes_its_time_before_it_rings_is_not_waited_for() {
 
 /// It keeps the lock where it is cancelled between them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "sabotage"), ignore = "it takes a minute: make sabotage")]
 async fn a_writer_that_rings_in_two_statements_is_caught() {
     let run = run(broken("two statements", in_two_statements, 2)).await;
     assert!(run.complaints.iter().any(|complaint| matches!(complaint, Complaint::Leaks(_))));
