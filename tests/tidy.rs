@@ -198,3 +198,13 @@ fn tests_await_conditions_and_not_time() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let page = include_str!("../docs/regressions.md");
+    let names: Vec<&str> = page.split('`').filter(|word| word.matches('_').count() >= 3).collect();
+    let known: Vec<(String, String)> = sources("tests").into_iter().chain(sources("src")).collect();
+    let missing: Vec<&&str> =
+        names.iter().filter(|name| !known.iter().any(|(_, text)| text.contains(&format!("fn {name}(")))).collect();
+    assert!(names.len() > 30 && missing.is_empty(), "{missing:?}");
+}

@@ -93,3 +93,24 @@ async fn a_prepared_transaction_that_holds_a_table_is_named() {
     assert!(report.left[0].reason.contains("prepared transaction 'order 66'"), "{report:?}");
     batch(&shop.writer, "ROLLBACK PREPARED 'order 66'").await;
 }
+
+#[tokio::test]
+async fn a_write_can_be_prepared_while_pods_sleep_as_at_any_time() {
+    let server = crate::support::server::Server::private(&["max_prepared_transactions=5"], |_| {}).await;
+    let server: &'static _ = Box::leak(Box::new(server));
+    let admin = server.client("postgres").await.expect("a connection");
+    let shop = Shop::within(server, "postgres".into(), admin, "CREATE TABLE shop.a (id int)").await;
+    shop.announce("a", &[&["id"]]).await;
+    let sleeper = server.client(&shop.database).await.expect("a connection");
+    for asleep in [false, true] {
+        if asleep {
+            batch(&sleeper, "SELECT pg_advisory_lock_shared(seawall.doorbell_key())").await;
+        }
+        batch(&shop.writer, "BEGIN; INSERT INTO shop.a VALUES (1)").await;
+        let prepared = shop.writer.batch_execute("PREPARE TRANSACTION 'p'").await;
+        assert!(prepared.is_ok(), "asleep: {asleep}: {prepared:?}");
+        batch(&shop.writer, "COMMIT PREPARED 'p'").await;
+        assert!(shop.log().await.contains("shop.a:id=1"), "asleep: {asleep}");
+        shop.forget().await;
+    }
+}
