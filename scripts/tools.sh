@@ -37,7 +37,7 @@ for tool in "$@"; do
         # Without a package the embedded server's own download is still there.
         postgres) have_postgres || install PostgreSQL postgresql postgresql-server postgresql ||
             echo "tools: going on without; the embedded server will download its binaries" >&2 ;;
-        pgbouncer) command -v pgbouncer >/dev/null 2>&1 || install PgBouncer pgbouncer pgbouncer pgbouncer ;;
+        pgbouncer) command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || install PgBouncer pgbouncer pgbouncer pgbouncer ;;
         wrk) command -v wrk >/dev/null 2>&1 || install wrk wrk wrk wrk ;;
         *) echo "tools: unknown tool $tool" >&2; exit 2 ;;
     esac

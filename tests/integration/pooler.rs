@@ -37,7 +37,9 @@ impl Pooler {
         );
         let file = dir.path().join("pgbouncer.ini");
         std::fs::write(&file, settings).expect("written");
-        let mut command = Command::new("pgbouncer");
+        // Where Debian has it, which is not on everybody's path.
+        let installed = std::path::Path::new("/usr/sbin/pgbouncer");
+        let mut command = Command::new(if installed.exists() { installed } else { "pgbouncer".as_ref() });
         command.arg("-q").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
         if rustix::process::getuid().is_root() {
             chown(dir.path(), Some(NOBODY), Some(NOBODY)).expect("ours");
