@@ -2,7 +2,8 @@
 //!
 //! The same update of one row at random, with real flushes: without a trigger; with a plain trigger that notifies, which takes a
 //! cluster-wide lock across the flush; and with Seawall's, while a pod is awake, while one sleeps and never wakes (a session
-//! that holds its lock and listens), and with none at all. In turns, so that a slow spell of the disk hits all alike.
+//! that holds its lock and listens), and with none at all. Beside them the floor: a trigger that logs one constant row and looks
+//! at nothing. In turns, so that a slow spell of the disk hits all alike.
 //!
 //! How much a lock across the flush costs depends on how long a flush takes, so all of it is asked twice: with this machine's
 //! disk as it is, and with a millisecond more for each flush (`commit_delay`, which waits where the flush would, under the
@@ -26,10 +27,15 @@ const ROWS: u32 = 10_000;
 const MANY: u32 = 1_000;
 
 const TABLES: &str = "CREATE TABLE bare (id int PRIMARY KEY, n int); CREATE TABLE notified (id int PRIMARY KEY, n int); \
-    CREATE TABLE ours (id int PRIMARY KEY, n int); \
+    CREATE TABLE ours (id int PRIMARY KEY, n int); CREATE TABLE floor (id int PRIMARY KEY, n int); \
     CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS \
     $$ BEGIN PERFORM pg_notify('plain', NEW.id::text); RETURN NULL; END $$; \
     CREATE TRIGGER tell AFTER UPDATE ON notified FOR EACH ROW EXECUTE FUNCTION tell();";
+
+/// The least that any log costs. It has Seawall's table, and so comes after it.
+const FLOOR: &str = "CREATE FUNCTION log_one() RETURNS trigger LANGUAGE plpgsql AS \
+    $$ BEGIN INSERT INTO seawall.event (tag) VALUES ('a constant') ON CONFLICT DO NOTHING; RETURN NULL; END $$; \
+    CREATE TRIGGER log_one AFTER UPDATE ON floor FOR EACH STATEMENT EXECUTE FUNCTION log_one();";
 
 struct Variant {
     name: &'static str,
@@ -44,12 +50,13 @@ enum Pod {
     Asleep,
 }
 
-const VARIANTS: [Variant; 5] = [
+const VARIANTS: [Variant; 6] = [
     Variant { name: "no trigger", table: "bare", pod: Pod::Absent },
     Variant { name: "plain trigger, NOTIFY", table: "notified", pod: Pod::Absent },
     Variant { name: "Seawall, pod awake", table: "ours", pod: Pod::Awake },
     Variant { name: "Seawall, pod that always sleeps", table: "ours", pod: Pod::Asleep },
     Variant { name: "Seawall, no pod", table: "ours", pod: Pod::Absent },
+    Variant { name: "one constant row logged, nothing else", table: "floor", pod: Pod::Absent },
 ];
 
 /// What is added to a flush, in microseconds, and how the report calls it.
@@ -92,7 +99,7 @@ pub async fn ask(shop: &Shop, report: &Report) -> String {
     let postgres = Durable::start();
     let client = shop::connect(&postgres.url()).await;
     client.batch_execute(TABLES).await.expect("the tables");
-    for table in ["bare", "notified", "ours"] {
+    for table in ["bare", "notified", "ours", "floor"] {
         let fill =
             format!("INSERT INTO {table} SELECT i, 0 FROM generate_series(1, {ROWS}) AS i; VACUUM ANALYZE {table}");
         for statement in fill.split(';') {
@@ -103,6 +110,7 @@ pub async fn ask(shop: &Shop, report: &Report) -> String {
     let config = shop.config_of(&postgres.url(), query);
     // Installs the triggers.
     drop(Child::seawall(&config).await);
+    client.batch_execute(FLOOR).await.expect("the floor");
 
     let mut text = format!(
         "Transactions/s of pgbench, prepared, fsync on, {ROUNDS} interleaved rounds of {SECONDS} s, medians; in parentheses the share of \

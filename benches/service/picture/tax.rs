@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use plotters::prelude::*;
-use plotters::style::full_palette::{BLUE_200, BLUE_400, GREY_500};
+use plotters::style::full_palette::{BLUE_200, BLUE_400, GREY_500, GREY_700};
 
 use super::super::tax::Bar;
 use super::{Area, Drawn, FONT, GRID, OURS, THEIRS, sheet};
@@ -11,7 +11,7 @@ use super::{Area, Drawn, FONT, GRID, OURS, THEIRS, sheet};
 const SIZE: (u32, u32) = (1080, 460);
 
 /// In the order in which they were measured.
-const COLOURS: [RGBColor; 5] = [GREY_500, THEIRS, OURS, BLUE_200, BLUE_400];
+const COLOURS: [RGBColor; 6] = [GREY_500, THEIRS, OURS, BLUE_200, BLUE_400, GREY_700];
 
 pub fn draw(path: &Path, bars: &[Bar]) -> Drawn {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
