@@ -3,6 +3,7 @@
 mod answers;
 mod doorbell;
 mod expiry;
+mod idle;
 mod lifecycle;
 mod log;
 mod measures;

@@ -148,6 +148,33 @@ async fn a_token_is_waited_for_and_then_the_answer_has_its_write() {
     assert_eq!(statements("bounded").await, before, "none of it cost a statement");
 }
 
+/// Transaction ids are the cluster's; the history that a token names is the database's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_another_database_is_refused_and_its_bare_id_promises_nothing() {
+    let (service, database) = followed().await;
+    let other = super::support::database().await;
+    migrate(&plan(&other.url, SHOP)).await;
+    let elsewhere = other.client().await;
+    let write = "WITH written AS (UPDATE shop.products SET price = 11 WHERE id = 42) SELECT seawall.token()";
+    let token: String = elsewhere.query_one(write, &[]).await.expect("written").get(0);
+    ask(&service, "bounded?id=42", &[]).await;
+    let before = service.metric("seawall_db_queries_total{query=\"bounded\"}").await;
+    let answer = ask(&service, "bounded?id=42", &[("Seawall-After", &token)]).await;
+    assert_eq!((answer.status, answer.code().as_str()), (409, "lineage_changed"));
+    let xid = token.rsplit_once(':').expect("a lineage").1;
+    let answer = ask(&service, "bounded?id=42", &[("Seawall-After", xid)]).await;
+    let price: String = database
+        .client()
+        .await
+        .query_one("SELECT price::text FROM shop.products WHERE id = 42", &[])
+        .await
+        .expect("a price")
+        .get(0);
+    assert_eq!((answer.status, answer.text()), (200, price), "what this database has");
+    let fills = service.metric("seawall_db_queries_total{query=\"bounded\"}").await - before;
+    assert!(fills <= 1.0, "{fills} fills");
+}
+
 /// As after a failover that loses its transaction: there its id is another one's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_whose_history_ends_while_it_is_waited_for_is_refused() {
