@@ -16,7 +16,9 @@ use crate::catalog::{Catalog, InForce};
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::config::{Config, Source, Tls};
+use crate::access::Access;
 use crate::http::admin::{self, Readiness};
+use crate::http::gate::Gate;
 use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
 use crate::http::read::{Options, Service};
 use crate::postgres::{Announcers, BreakerState, Event, Postgres, Settings, StreamSettings, TlsMode};
@@ -169,10 +171,11 @@ impl App {
         let catalog = Catalog::new(config.queries);
         let read = Readthrough::new(&catalog, origin, bounds, clock, Chance::system(), metrics);
         let ready = Arc::new(Readiness::default());
+        let gate = Gate::new(config.auth.map(Access::new), read.metrics());
         let options =
             Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp };
         Self {
-            service: Service::new(Arc::clone(&read), options, Arc::clone(&ready)),
+            service: Service::new(Arc::clone(&read), gate, options, Arc::clone(&ready)),
             read,
             ready,
             catalog: Arc::new(InForce::from_pointee(catalog)),

@@ -88,6 +88,12 @@ impl Clock {
     }
 }
 
+/// The time of day, since 1970: for what others date, such as tokens. Nothing of Seawall's own ages by it.
+#[inline]
+pub fn time_of_day() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
 #[cfg(target_os = "linux")]
 #[inline]
 fn boottime() -> Moment {

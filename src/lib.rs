@@ -12,6 +12,7 @@
 //! - [`http`]: the query listener (plain hyper), the admin listener, problems and pages.
 //! - [`postgres`]: the origin: pool, TLS, preparing, the one statement, cancellation; the embedded server.
 //! - [`readthrough`]: the read path from a key to an answer: look, join, fill, admission. Owns the port `Origin`.
+//! - [`access`]: who asks and what they may: API tokens, JWTs, claims, limits.
 //! - [`catalog`]: named queries: SQL and its parameters, types, canonical keys, policies.
 //! - [`cache`]: key, entry, store, jitter, flights, remembered failures. No IO, no timers.
 //! - [`ledger`]: what is known of writes, and what therefore is fresh.
@@ -24,7 +25,7 @@
 //! # Layers
 //!
 //! ```text
-//! main -> cli -> app -> { http, postgres } -> readthrough -> { cache, ledger, catalog, telemetry } -> { stamp, tag, clock, chance, sabotage }
+//! main -> cli -> app -> { http, postgres } -> { readthrough, access } -> { cache, ledger, catalog, telemetry } -> { stamp, tag, clock, chance, sabotage }
 //! ```
 //!
 //! Arrows point downwards only, siblings never use each other, and `config` is known to `cli` and `app` alone;
@@ -51,6 +52,7 @@
 //! - *fresh*: within its lifetime and certified. *Stale*: kept, and not fresh.
 //! - *origin*: Postgres. *Pod*: one process of Seawall. *Verdict*: what a query's freshness rests on.
 
+pub mod access;
 pub mod app;
 pub mod cache;
 pub mod catalog;

@@ -8,7 +8,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["app"],
     &["http", "postgres", "redis"],
-    &["readthrough"],
+    &["readthrough", "access"],
     &["cache", "ledger", "catalog", "telemetry"],
     &["stamp", "tag", "clock", "chance", "sabotage"],
 ];
@@ -26,6 +26,7 @@ const CONFINED: &[(&[&str], &str)] = &[
     (&["hyper", "hyper_util", "axum", "tower", "http_body_util"], "src/http/"),
     (&["prometheus"], "src/telemetry/"),
     (&["toml"], "src/config/"),
+    (&["jsonwebtoken", "governor"], "src/access/"),
     (&["pg_embed"], "src/postgres/embedded"),
     (&["clap"], "src/cli/"),
 ];

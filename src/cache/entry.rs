@@ -81,6 +81,9 @@ pub struct Draft {
     pub early_refresh: f64,
     /// The ledger's version that it was certified at.
     pub certified: u64,
+    /// Of whom it is for, where answers differ by their caller; 0: everybody. Equal bodies of different callers have different
+    /// tags then, so that nobody learns of another's from a 304.
+    pub etag_seed: u64,
     /// How often it has been given so far; `None`: that is not counted.
     pub uses: Option<u32>,
 }
@@ -103,7 +106,7 @@ impl Entry {
         let expires = draft.filled + draft.lifetime;
         let reach = early::reach(Duration::from_micros(took_us.into()), draft.early_refresh);
         Self {
-            etag: etag(&body, absent),
+            etag: etag(&body, absent, draft.etag_seed),
             absent,
             counted: draft.uses.is_some(),
             uses: AtomicU32::new(draft.uses.unwrap_or_default()),
@@ -261,9 +264,14 @@ impl Entry {
 }
 
 /// The tag of a body. "No row" is a representation of its own, not that of the empty body.
-fn etag(body: &[u8], absent: bool) -> [u8; ETAG_BYTES] {
+fn etag(body: &[u8], absent: bool, seed: u64) -> [u8; ETAG_BYTES] {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut bits = if absent { u128::MAX } else { xxhash_rust::xxh3::xxh3_128(body) };
+    let mut bits = match (absent, seed) {
+        (true, 0) => u128::MAX,
+        // No body is this: it is no JSON.
+        (true, _) => xxhash_rust::xxh3::xxh3_128_with_seed(b"absent", seed),
+        (false, _) => xxhash_rust::xxh3::xxh3_128_with_seed(body, seed),
+    };
     let mut text = [b'"'; ETAG_BYTES];
     for place in &mut text[1..ETAG_BYTES - 1] {
         *place = ALPHABET[(bits & 63) as usize];
@@ -279,7 +287,7 @@ mod tests {
 
     fn entry(body: Option<&str>) -> Entry {
         let stamp = Stamp { lineage: Lineage::new("l"), snapshot: Snapshot::parse("5:9:6").expect("well-formed") };
-        Entry::new(Draft {
+        Entry::new(Draft { etag_seed: 0,
             route: 0,
             body: body.map(|b| b.as_bytes().into()),
             stamp,

@@ -2,7 +2,7 @@
 //!
 //! A key is the fingerprint of the query's shape, eight bytes little-endian, then for each parameter in the order of the
 //! statement either `0x00` for NULL, or `0x01`, the length of the value as LEB128, and its canonical text. GET and POST
-//! with the same values give the same bytes.
+//! with the same values give the same bytes. The caller's claims that are set for the fill follow in the same form.
 //!
 //! This is the path of every hit. A valid request without percent-escapes is read without allocation: values are
 //! borrowed from the query string, the key grows on the stack, parameters are found by comparing names (there are few,
@@ -15,12 +15,13 @@ mod uri;
 
 use smallvec::SmallVec;
 
+use super::claims::{Claims, Value};
 use super::params::{self, Param, Refusal};
 use super::query::Prepared;
 use super::sql::MAX_PARAMS;
 
-pub use json::key_from_json;
-pub use uri::key_from_uri;
+pub use json::{key_from_json, key_from_json_by};
+pub use uri::{key_from_uri, key_from_uri_by};
 
 /// Where a key is built: 128 bytes on the stack are more than most keys need.
 pub type KeyBuf = SmallVec<[u8; 128]>;
@@ -34,6 +35,25 @@ const MAX_LISTED: usize = 20;
 
 /// Longest name of the client's that is quoted, in characters.
 const MAX_NAME_CHARS: usize = 64;
+
+/// Why there is no key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unkeyed {
+    /// Every bad parameter of the request.
+    Parameters(Vec<BadParam>),
+    /// The caller has not got a claim that the query takes, or it has a value that the query can't take.
+    Claim(BadParam),
+}
+
+impl Unkeyed {
+    /// As bad parameters, where claims are parameters like others.
+    pub fn into_parameters(self) -> Vec<BadParam> {
+        match self {
+            Self::Parameters(bad) => bad,
+            Self::Claim(bad) => vec![bad],
+        }
+    }
+}
 
 /// One bad parameter of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,15 +126,20 @@ fn build<V: Copy>(
     prepared: &Prepared,
     given: &mut [Given<V>],
     mut bad: Bad,
+    claims: &Claims,
     key: &mut KeyBuf,
     write: impl Fn(&Param, &[Given<V>], &mut KeyBuf) -> Result<Written, Refusal>,
-) -> Result<(), Vec<BadParam>> {
+) -> Result<(), Unkeyed> {
     key.clear();
     key.extend_from_slice(&prepared.fingerprint.to_le_bytes());
     // Mostly sorted already; and sorting in place allocates nothing.
     given.sort_unstable_by_key(|g| (g.param, g.position));
     let mut rest = &*given;
     for (index, param) in prepared.params.iter().enumerate() {
+        if let Some(claim) = param.claim() {
+            push_claim(key, param, claims.get(claim))?;
+            continue;
+        }
         let count = rest.iter().take_while(|g| g.param == index).count();
         let (mine, others) = rest.split_at(count);
         rest = others;
@@ -139,7 +164,33 @@ fn build<V: Copy>(
             Err(refusal) => bad.push(position, BadParam::of(param, refusal)),
         }
     }
-    bad.finish(key)
+    for setting in &prepared.settings {
+        push_claim(key, setting, setting.claim().and_then(|claim| claims.get(claim)))?;
+    }
+    bad.finish(key).map_err(Unkeyed::Parameters)
+}
+
+/// Appends the value of a parameter that is a claim.
+fn push_claim(key: &mut KeyBuf, param: &Param, value: Option<&Value>) -> Result<(), Unkeyed> {
+    let Some(value) = value else {
+        match (&param.default, param.required) {
+            (Some(default), _) => push_value(key, default.as_bytes()),
+            (None, false) => key.push(NULL),
+            (None, true) => {
+                key.clear();
+                return Err(Unkeyed::Claim(BadParam::new(&param.name, "the caller has no such claim", "")));
+            }
+        }
+        return Ok(());
+    };
+    let start = key.len();
+    key.extend_from_slice(&[VALUE, 0]);
+    if let Err(refusal) = value.write(param, key) {
+        key.clear();
+        return Err(Unkeyed::Claim(BadParam::of(param, refusal)));
+    }
+    close_value(key, start + 1);
+    Ok(())
 }
 
 /// What was appended for a parameter.
@@ -229,6 +280,7 @@ fn missing(param: &Param) -> BadParam {
 }
 
 fn unknown(name: &str, known: &[Param]) -> BadParam {
+    let known: Vec<&Param> = known.iter().filter(|param| param.claim().is_none()).collect();
     if known.is_empty() {
         return BadParam::new(name, "the query has no such parameter", "it takes none");
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::sql::CLAIMS;
 use super::sql::lex::{Lexer, Token};
 
 /// Most tables that one query states: as many joins are a report, and reports don't live in a cache.
@@ -165,7 +166,12 @@ impl<'a> Reader<'a> {
             Some((Token::Colon, ..)) => self.lexer.take_name(),
             _ => None,
         };
-        let Some(name) = name else { return Err(self.unexpected("a parameter such as :id")) };
+        let Some(mut name) = name else { return Err(self.unexpected("a parameter such as :id")) };
+        if &self.text[name.start..name.end] == CLAIMS
+            && let Some(member) = self.lexer.take_member()
+        {
+            name.end = member.end;
+        }
         let name = &self.text[name.start..name.end];
         self.advance();
         Ok(name.into())

@@ -5,6 +5,7 @@
 //! lock. SQL comes from the configuration alone.
 
 pub mod args;
+pub mod claims;
 pub mod depends;
 pub mod params;
 pub mod policy;

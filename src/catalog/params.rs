@@ -22,6 +22,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 use super::args::KeyBuf;
+use super::sql::{CLAIMS, claim_of};
 use number::Range;
 
 /// What Postgres takes for a parameter.
@@ -103,6 +104,27 @@ pub struct Param {
     pub max: Option<f64>,
     /// Greatest length in characters, of texts and of the texts in an array.
     pub max_length: Option<usize>,
+}
+
+impl Param {
+    /// The claim of the caller's that is its value, where no request gives it.
+    #[inline]
+    pub fn claim(&self) -> Option<&str> {
+        claim_of(&self.name)
+    }
+
+    /// The value of a claim that is told to Postgres as a text.
+    pub fn setting(claim: &str) -> Self {
+        Self {
+            name: format!("{CLAIMS}.{claim}").into(),
+            kind: ParamType::Text("text".into()),
+            default: None,
+            required: true,
+            min: None,
+            max: None,
+            max_length: None,
+        }
+    }
 }
 
 /// Why a value is not taken.

@@ -44,6 +44,9 @@ pub struct Declaration {
     pub depends: Option<Vec<Depends>>,
     /// Tags of the operator's own.
     pub tags: Vec<Template>,
+    /// Claims of the caller that Postgres is told for the time of the fill, for policies of row-level security. Answers differ
+    /// by them. By name, each once.
+    pub claims: Vec<Box<str>>,
     /// Lifetimes and bounds.
     pub policy: Policy,
 }
@@ -62,6 +65,9 @@ pub struct Column {
 pub struct Prepared {
     /// In the order of first appearance in the text, which is that of `$1`, `$2`, …
     pub params: Vec<Param>,
+    /// The caller's claims that are set for the time of the fill, in the order of the declaration. Their values follow those of
+    /// `params` in every key.
+    pub settings: Vec<Param>,
     /// What a row consists of.
     pub columns: Vec<Column>,
     /// Of the name, the SQL text, the parameters' types, the columns and the session's settings: part of every key, so
@@ -97,6 +103,19 @@ pub struct Query {
     declaration: Declaration,
     shape: ArcSwap<Shape>,
     verdict: ArcSwapOption<Verdict>,
+}
+
+impl Prepared {
+    /// Parameters that a request gives, and not its caller's claims.
+    pub fn asked(&self) -> impl Iterator<Item = &Param> {
+        self.params.iter().filter(|param| param.claim().is_none())
+    }
+
+    /// Whether answers depend on who asks.
+    #[inline]
+    pub fn is_personal(&self) -> bool {
+        !self.settings.is_empty() || self.params.iter().any(|param| param.claim().is_some())
+    }
 }
 
 impl Query {
@@ -164,6 +183,7 @@ pub fn fingerprint(
     types: &[&ParamType],
     columns: &[Column],
     form: ResultForm,
+    claims: &[Box<str>],
     session: &str,
 ) -> u64 {
     use std::fmt::Write as _;
@@ -183,6 +203,10 @@ pub fn fingerprint(
     for column in columns {
         push(&column.name);
         push(&column.type_name);
+    }
+    for claim in claims {
+        push("claim");
+        push(claim);
     }
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }

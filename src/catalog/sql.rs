@@ -6,6 +6,8 @@
 //! `standard_conforming_strings = on` (see `lex`). Whether the statement makes sense is for Postgres to say, and so is
 //! that it only reads: what is refused here for writing is refused for a better message, not for safety.
 //!
+//! `:claims.name` is a parameter that no request gives: see [`super::claims`].
+//!
 //! # A `:` that separates
 //! Directly within `[…]` and within the parentheses of `json_object` and `json_objectagg`, a `:` after a value (a name,
 //! a literal, a number, a parameter, a closing bracket) separates and what follows it is ordinary SQL; everywhere else a
@@ -99,6 +101,15 @@ impl Statement {
         sql.push_str(&self.text[copied..self.end]);
         sql
     }
+}
+
+/// What a parameter's name begins with, before a dot, whose value is a claim of the caller's: `:claims.org_id`. No request can
+/// set one, since no name that a request can use has a dot.
+pub const CLAIMS: &str = "claims";
+
+/// The claim that a parameter of this name takes, if it takes one.
+pub fn claim_of(param: &str) -> Option<&str> {
+    param.strip_prefix(CLAIMS)?.strip_prefix('.')
 }
 
 /// Whether `name` can name a parameter or a query: `[a-z][a-z0-9_]{0,62}`.

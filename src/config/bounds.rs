@@ -114,3 +114,15 @@ pub(super) const MAX_ROWS: Range<usize> = range(1, 10_000_000);
 
 /// One, or every text but the empty one is refused; a longer one than the largest body can't arrive.
 pub(super) const MAX_LENGTH: Range<usize> = range(1, 16 * 1024 * 1024);
+
+/// None, or at least one a second; more than a million a second one pod doesn't answer.
+pub(super) const RATE: Range<usize> = range(0, 1_000_000);
+
+/// None, or at least one; as [`MAX_WAITERS`], which bounds all callers together.
+pub(super) const CONCURRENCY: Range<usize> = range(0, 10_000_000);
+
+/// None, where clocks are kept together; beyond an hour a token that has expired would be as good as one that hasn't.
+pub(super) const LEEWAY: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(60));
+
+/// One service goes by few names.
+pub(super) const AUDIENCES: usize = 16;

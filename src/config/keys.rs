@@ -6,7 +6,9 @@
 
 use Absent::{Example, Is, Required};
 use Force::{Later, Now};
-use Section::{Admin, Cache, Defaults, Invalidation, Param, Postgres, Query, Redis, Server};
+use Section::{
+    Admin, Auth, Cache, Defaults, Invalidation, Jwt, JwtKey, Param, Postgres, Query, Redis, Server, Token,
+};
 
 /// Where a key may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,12 @@ pub enum Section {
     Invalidation,
     /// `[auth]`
     Auth,
+    /// `[auth.tokens.NAME]`
+    Token,
+    /// `[auth.jwt]`
+    Jwt,
+    /// `[auth.jwt.keys.KID]`
+    JwtKey,
     /// `[defaults]`, and every query for itself.
     Defaults,
     /// `[queries.NAME]` alone.
@@ -44,6 +52,9 @@ impl Section {
             Self::Cache => "cache",
             Self::Invalidation => "invalidation",
             Self::Auth => "auth",
+            Self::Token => "auth.tokens.NAME",
+            Self::Jwt => "auth.jwt",
+            Self::JwtKey => "auth.jwt.keys.KID",
             Self::Defaults => "defaults",
             Self::Query => "queries.NAME",
             Self::Param => "queries.NAME.params.PARAM",
@@ -93,7 +104,7 @@ pub struct Key {
 impl Key {
     /// Whether its value is never shown. A digest is no secret by itself, but the token is easily put in its place.
     pub fn is_secret(&self) -> bool {
-        matches!(self.name, "url" | "listen_url" | "migrate_url" | "token_sha256")
+        matches!(self.name, "url" | "listen_url" | "migrate_url" | "token_sha256" | "sha256" | "secret")
     }
 }
 
@@ -147,6 +158,34 @@ pub static KEYS: &[Key] = &[
     key(Invalidation, "poll_interval", Now, Is(r#""5ms""#), "between polls while events come"),
     key(Invalidation, "proactive", Now, Is("64"), "hot entries refreshed at once after their invalidation, at most"),
     key(Invalidation, "advisory_key", Now, Is("7309940371"), "the doorbell's lock"),
+    key(Auth, "anonymous", Now, Is("[]"), "queries that may be asked without a token; [\"*\"]: all"),
+    key(Auth, "tokens", Now, Example("{}"), "API tokens: a section for each, [auth.tokens.NAME]"),
+    key(Auth, "jwt", Now, Example("{}"), "tokens that others issue: the section [auth.jwt]"),
+    key(
+        Token,
+        "sha256",
+        Now,
+        Example(r#"["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]"#),
+        "SHA-256 of the token; several while it is replaced",
+    ),
+    key(Token, "queries", Now, Is("[]"), "queries that its bearer may ask; [\"*\"]: all"),
+    key(Token, "claims", Now, Example("{ org_id = 7 }"), "what queries know of its bearer, as :claims.org_id"),
+    key(Token, "rate", Now, Is("0"), "requests a second; 0: any number"),
+    key(Token, "burst", Now, Is("0"), "requests at once before the rate counts; 0: as many as rate"),
+    key(Token, "concurrency", Now, Is("0"), "requests that may wait at a time; 0: any number"),
+    key(Jwt, "issuer", Now, Is(r#""""#), "iss has to be this; empty: any"),
+    key(Jwt, "audience", Now, Is("[]"), "aud has to name one of these; empty: tokens that name none"),
+    key(Jwt, "leeway", Now, Is(r#""30s""#), "by how much clocks may differ"),
+    key(Jwt, "queries", Now, Is("[]"), "queries that bearers may ask; [\"*\"]: all"),
+    key(Jwt, "claims", Now, Example(r#"{ org_id = "/app_metadata/org_id" }"#), "where tokens have a claim (RFC 6901)"),
+    key(Jwt, "jwks_file", Now, Is(r#""""#), "file with a JSON Web Key Set"),
+    key(Jwt, "keys", Now, Example("{}"), "keys: a section for each, [auth.jwt.keys.KID]"),
+    key(Jwt, "rate", Now, Is("0"), "requests a second of each subject; 0: any number"),
+    key(Jwt, "burst", Now, Is("0"), "requests at once before the rate counts; 0: as many as rate"),
+    key(Jwt, "concurrency", Now, Is("0"), "requests of a subject that may wait at a time; 0: any number"),
+    key(JwtKey, "algorithm", Now, Example(r#""RS256""#), "HS256, RS256, ES256 or EdDSA"),
+    key(JwtKey, "secret", Now, Is(r#""""#), "for HS256: at least 32 bytes"),
+    key(JwtKey, "public_key_file", Now, Is(r#""""#), "for the others: a public key in PEM"),
     key(Defaults, "ttl", Now, Is(r#""5m""#), "how long an answer is fresh"),
     key(Defaults, "jitter", Now, Is("0.1"), "share of ttl, both ways, drawn for each entry"),
     key(
@@ -182,6 +221,7 @@ pub static KEYS: &[Key] = &[
     key(Query, "sql_file", Now, Example(r#""queries/product.sql""#), "or a file with it, from this file's directory"),
     key(Query, "params", Now, Example(r#"{ id = "int4" }"#), "where the types that Postgres infers don't do"),
     key(Query, "depends", Now, Example(r#"{ "shop.products" = "id = :id" }"#), "tables that an answer depends on"),
+    key(Query, "claims", Now, Example(r#"["org_id"]"#), "claims that policies of row-level security read"),
     key(Query, "tags", Now, Example(r#"["region:{region}"]"#), "names to invalidate by"),
     key(Param, "type", Now, Example(r#""int4""#), "overrides what Postgres infers"),
     key(Param, "default", Now, Example("20"), "the value of an absent parameter"),

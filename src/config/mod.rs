@@ -56,6 +56,8 @@ pub struct Config {
     pub cache: Cache,
     /// `[invalidation]`
     pub invalidation: Invalidation,
+    /// `[auth]`; `None`: everybody may ask everything.
+    pub auth: Option<crate::access::Settings>,
     /// `[queries.*]`, with what they inherit from `[defaults]`; at least one, in the order of the file.
     pub queries: Vec<Declaration>,
 }

@@ -15,6 +15,8 @@ use serde_json::{Map, Value, json};
 use super::problem::{Code, Problem};
 use super::response::{self, Response};
 use crate::catalog::args::{self, BadParam, KeyBuf};
+use crate::catalog::claims::Claims;
+use crate::catalog::sql::claim_of;
 use crate::readthrough::{Mode, Reach, Readthrough};
 use crate::tag::Tag;
 
@@ -136,8 +138,19 @@ fn of_query(read: &Readthrough, query: &Value, params: Option<&Value>) -> Result
             "the query has not been prepared; without params it can be invalidated",
         ));
     };
+    // Here an operator says whose answer is meant: {"id": 42, "claims.org_id": 7}.
+    let (mut own, mut claimed) = (Map::new(), Map::new());
+    for (name, value) in params.as_object().into_iter().flatten() {
+        match claim_of(name) {
+            Some(claim) => claimed.insert(claim.to_owned(), value.clone()),
+            None => own.insert(name.clone(), value.clone()),
+        };
+    }
+    let given = if params.is_object() { Value::Object(own) } else { params.clone() };
+    let claims = Claims::new(claimed.iter().map(|(name, value)| (name.as_str(), value)));
     let mut key = KeyBuf::new();
-    args::key_from_json(&prepared, params.to_string().as_bytes(), &mut key).map_err(Problem::parameters)?;
+    args::key_from_json_by(&claims, &prepared, given.to_string().as_bytes(), &mut key)
+        .map_err(|why| Problem::parameters(why.into_parameters()))?;
     Ok(vec![Tag::key_text(&key)])
 }
 

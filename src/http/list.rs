@@ -7,9 +7,10 @@ use super::response::{self, Response};
 use crate::catalog::{Prepared, Shape};
 use crate::readthrough::{Readthrough, Route};
 
-/// Names, parameters, types and result columns. A broken query is listed as such, without the reason.
-pub fn queries(read: &Readthrough) -> Response {
-    let queries: Vec<Value> = read.routes().iter().map(|route| query(route)).collect();
+/// Names, parameters, types and result columns, of what the caller sees. A broken query is listed as such, without the reason.
+pub fn queries(read: &Readthrough, sees: &dyn Fn(&Route) -> bool) -> Response {
+    let queries: Vec<Value> =
+        read.routes().iter().filter(|route| sees(route)).map(|route| query(route)).collect();
     response::json(StatusCode::OK, &json!({ "queries": queries }))
 }
 
@@ -38,8 +39,7 @@ pub(super) fn status(shape: &Shape) -> &'static str {
 
 fn describe(prepared: &Prepared, listed: &mut Value) {
     listed["params"] = prepared
-        .params
-        .iter()
+        .asked()
         .map(|param| {
             let mut shown = json!({
                 "name": param.name,

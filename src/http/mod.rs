@@ -7,6 +7,7 @@ mod bare;
 mod body;
 mod cache_status;
 mod directives;
+pub mod gate;
 mod invalidate;
 pub mod list;
 pub mod listener;

@@ -10,7 +10,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::response::{Response, ResponseBody};
-use crate::catalog::args::BadParam;
+use crate::access::Refusal;
+use crate::catalog::args::{BadParam, Unkeyed};
 use crate::clock::Moment;
 use crate::readthrough::origin::OriginError;
 use crate::readthrough::{Failed, ReadError};
@@ -45,6 +46,12 @@ codes! {
         "Queries are at /v1/queries/{name}; GET /v1/queries lists them.";
     UnknownQuery = "unknown_query", NOT_FOUND, "There is no query of this name",
         "GET /v1/queries lists the queries. Queries are declared in config.toml by whoever runs the service.";
+    Unauthorized = "unauthorized", UNAUTHORIZED, "A token is needed, and there is none or it is not accepted",
+        "Send Authorization: Bearer <token>. Whoever runs the service gives tokens out. What may be asked without one, and whether there is what was asked for, is not said to whom is not known.";
+    ClaimRefused = "claim_refused", FORBIDDEN, "The caller lacks a claim that the query takes",
+        "The query's answers depend on who asks. The token has to carry the claim that detail names, with a value of its type.";
+    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "The caller's rate or concurrency is used up",
+        "Try again after the seconds in Retry-After. The bounds are rate, burst and concurrency of the token.";
     NoRow = "no_row", NOT_FOUND, "The query found no row",
         "The query ran and found nothing for these parameters. The answer is cached like any other.";
     BadParameter = "bad_parameter", BAD_REQUEST, "A parameter is missing, unknown or has a bad value",
@@ -126,13 +133,34 @@ pub struct Problem {
     errors: Vec<BadParam>,
     retry_after: Option<u64>,
     allow: Option<&'static str>,
+    challenge: Option<&'static str>,
     close: bool,
 }
 
 impl Problem {
     /// A problem of this kind; `detail` says what is particular to this occurrence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: vec![], retry_after: None, allow: None, close: false }
+        Self { code, detail: detail.into(), errors: vec![], retry_after: None, allow: None, challenge: None, close: false }
+    }
+
+    /// No token, or no good one (RFC 6750, section 3).
+    pub fn unauthorized(refusal: Refusal) -> Self {
+        let challenge = match refusal {
+            Refusal::Missing => "Bearer",
+            Refusal::Malformed => "Bearer error=\"invalid_request\"",
+            Refusal::Unknown | Refusal::Expired | Refusal::NotYet | Refusal::Elsewhere => {
+                "Bearer error=\"invalid_token\""
+            }
+        };
+        Self { challenge: Some(challenge), ..Self::new(Code::Unauthorized, refusal.to_string()) }
+    }
+
+    /// Why a request makes no key.
+    pub fn unkeyed(why: Unkeyed) -> Self {
+        match why {
+            Unkeyed::Parameters(errors) => Self::parameters(errors),
+            Unkeyed::Claim(bad) => Self::new(Code::ClaimRefused, format!("{}: {}", bad.param, bad.detail)),
+        }
     }
 
     /// Bad parameters, all of them.
@@ -245,6 +273,9 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

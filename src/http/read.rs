@@ -11,18 +11,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use hyper::body::{Body, Incoming};
 
 use super::body::{self, Unreadable};
+use super::gate::{self, Audience, Gate, Visitor};
 use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
 use super::pulse::Pulse;
-use super::response::{self, AGE, CACHE_STATUS, MAX_AGE, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
+use super::response::{self, AGE, CACHE_STATUS, MAX_AGE, PRIVATE_MAX_AGE, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
 use super::strict::is_strict;
 use super::tally::Tally;
 use super::{cache_status, directives, list, pages};
+use crate::access::Caller;
 use crate::cache::entry::{Entry, Freshness};
 use crate::catalog::args::{self, KeyBuf};
 use crate::catalog::{Prepared, RequestCacheControl, Shape};
@@ -48,6 +51,7 @@ const QUERIES: &str = "/v1/queries/";
 /// The query listener's service.
 pub struct Service {
     read: Arc<Readthrough>,
+    gate: ArcSwap<Gate>,
     options: Options,
     ready: Arc<super::admin::Readiness>,
 }
@@ -97,9 +101,14 @@ impl From<Response> for Reply {
 }
 
 impl Service {
-    /// The service over `read`.
-    pub fn new(read: Arc<Readthrough>, options: Options, ready: Arc<super::admin::Readiness>) -> Arc<Self> {
-        Arc::new(Self { read, options, ready })
+    /// The service over `read`, for whoever `gate` lets in.
+    pub fn new(read: Arc<Readthrough>, gate: Gate, options: Options, ready: Arc<super::admin::Readiness>) -> Arc<Self> {
+        Arc::new(Self { read, gate: ArcSwap::from_pointee(gate), options, ready })
+    }
+
+    /// Lets in whoever `gate` does from now on.
+    pub fn guard(&self, gate: Gate) {
+        self.gate.store(Arc::new(gate));
     }
 
     /// Counts a request that hyper answered itself, since it could not be read.
@@ -113,8 +122,15 @@ impl Service {
         let started = self.read.clock().now();
         let uri = request.uri();
         let Some(name) = uri.path().strip_prefix(QUERIES) else { return self.elsewhere(&request, started) };
+        let gate = self.gate.load();
+        let visitor = match gate.admit(request.headers()) {
+            Ok(visitor) => visitor,
+            Err(problem) => return self.reject(self.read.unknown(), started, problem, request.headers()),
+        };
         let routes = self.read.routes();
-        let Some(route) = routes.find(name) else { return self.unknown_query(&request, started) };
+        let Some(route) = routes.find(name).filter(|route| visitor.may_ask(route)) else {
+            return self.unknown_query(&request, &visitor, started);
+        };
         if uri.query().is_some_and(|query| query.len() > URI_MAX_BYTES) {
             return self.reject(route, started, Problem::new(Code::UriTooLong, "over 8 KiB"), request.headers());
         }
@@ -122,7 +138,7 @@ impl Service {
         let head = match *method {
             Method::GET => false,
             Method::HEAD => true,
-            Method::POST => return self.post(Arc::clone(route), request, started),
+            Method::POST => return self.post(Arc::clone(route), request, &visitor, started),
             _ => {
                 return self.reject(route, started, Problem::method(method, "GET, HEAD, POST"), request.headers());
             }
@@ -135,27 +151,45 @@ impl Service {
             return self.fail(route, started, &unready(&shape).into(), request.headers());
         };
         let mut key = KeyBuf::new();
-        if let Err(errors) = args::key_from_uri(prepared, uri.query().unwrap_or_default(), &mut key) {
-            return self.reject(route, started, Problem::parameters(errors), request.headers());
+        let query = uri.query().unwrap_or_default();
+        if let Err(why) = args::key_from_uri_by(visitor.claims(), prepared, query, &mut key) {
+            return self.reject(route, started, Problem::unkeyed(why), request.headers());
         }
+        let audience = visitor.audience(route, prepared);
         let directives = directives_of(route, request.headers());
         if is_strict(route, &directives, request.headers()) {
             let (parts, _) = request.into_parts();
             let (route, prepared) = (Arc::clone(route), Arc::clone(prepared));
             drop(shape);
-            let asking = Asking { prepared, key, arrived: started, directives };
-            return self.strictly(Tally::new(Arc::clone(&self.read), route, started), asking, head, parts.headers);
+            let asking = Asking { prepared, key, arrived: started, directives, audience };
+            return self.placed(&visitor, |service| service.strictly(Tally::new(Arc::clone(&self.read), route, started), asking, head, parts.headers));
         }
         match self.read.look(&Ask { route, prepared, key: &key, arrived: started, directives }) {
-            Look::Answer(answer) => self.at_once(route, answer, &Asked::new(route, head, request.headers()), started),
+            Look::Answer(answer) => self.at_once(route, answer, &Asked::new(route, head, request.headers(), audience), started),
             Look::Withheld => self.reject(route, started, withheld(), request.headers()),
             Look::Rebuild(want) => {
                 let (parts, _) = request.into_parts();
                 let (route, prepared) = (Arc::clone(route), Arc::clone(prepared));
                 drop(shape);
-                let asking = Asking { prepared, key, arrived: started, directives };
-                self.later(Tally::new(Arc::clone(&self.read), route, started), asking, want, head, parts.headers)
+                let asking = Asking { prepared, key, arrived: started, directives, audience };
+                self.placed(&visitor, |service| {
+                    service.later(Tally::new(Arc::clone(&service.read), route, started), asking, want, head, parts.headers)
+                })
             }
+        }
+    }
+
+    /// What takes a while, where the caller has a place left for it.
+    fn placed(self: &Arc<Self>, visitor: &Visitor<'_>, reply: impl FnOnce(&Arc<Self>) -> Reply) -> Reply {
+        match (visitor.wait(), reply(self)) {
+            (Ok(Some(place)), Reply::Later(future)) => Reply::Later(Box::pin(async move {
+                let response = future.await;
+                drop(place);
+                response
+            })),
+            // The reply counts itself as rejected when it is dropped.
+            (Err(problem), Reply::Later(_)) => problem.respond_with(None).into(),
+            (_, reply) => reply,
         }
     }
 
@@ -173,7 +207,7 @@ impl Service {
     fn later(self: &Arc<Self>, tally: Tally, asking: Asking, want: Want, head: bool, headers: HeaderMap) -> Reply {
         let service = Arc::clone(self);
         Reply::Later(Box::pin(async move {
-            let asked = Asked::new(tally.route(), head, &headers);
+            let asked = Asked::new(tally.route(), head, &headers, asking.audience);
             service.wait(tally, &asking, want, &asked).await
         }))
     }
@@ -225,6 +259,9 @@ impl Service {
         headers.insert(header::AGE, AGE.value(age));
         headers.insert(header::CACHE_CONTROL, asked.lifetime(&entry, &source, age, now));
         headers.insert(CACHE_STATUS.clone(), cache_status::value(&source));
+        if asked.audience == Audience::Callers {
+            headers.insert(header::VARY, HeaderValue::from_static("authorization"));
+        }
         if self.options.expose_stamp || asked.headers.get(&SEAWALL_DEBUG).is_some_and(|v| v == "1") {
             headers.insert(SEAWALL_STAMP.clone(), stamp_value(&entry.stamp().snapshot));
         }
@@ -238,7 +275,13 @@ impl Service {
         if asked.head { response::headless(response) } else { response }
     }
 
-    fn post(self: &Arc<Self>, route: Arc<Route>, request: http::Request<Incoming>, started: Moment) -> Reply {
+    fn post(
+        self: &Arc<Self>,
+        route: Arc<Route>,
+        request: http::Request<Incoming>,
+        visitor: &Visitor<'_>,
+        started: Moment,
+    ) -> Reply {
         let headers = request.headers();
         let limit = self.options.body_max_bytes;
         let said = request.body().size_hint().lower();
@@ -264,10 +307,14 @@ impl Service {
         }
         let service = Arc::clone(self);
         let tally = Tally::new(Arc::clone(&self.read), route, started);
-        Reply::Later(Box::pin(async move {
+        let caller = visitor.to_owned();
+        // Whether the query takes claims is known when its shape is, and until then it is taken for one that does.
+        let prepared = tally.route().query().prepared();
+        let audience = prepared.map_or(Audience::Callers, |prepared| visitor.audience(tally.route(), &prepared));
+        let reply = Reply::Later(Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let asked = Asked::new(tally.route(), false, &parts.headers);
-            let asking = match service.parameters(&tally, body, limit, &parts.headers).await {
+            let asked = Asked::new(tally.route(), false, &parts.headers, audience);
+            let asking = match service.parameters(&tally, caller.as_deref(), body, limit, &parts.headers, audience).await {
                 Ok(asking) => asking,
                 Err(problem) => return refuse(tally, problem, &parts.headers),
             };
@@ -280,16 +327,19 @@ impl Service {
                 Look::Withheld => refuse(tally, withheld(), &parts.headers),
                 Look::Rebuild(want) => service.wait(tally, &asking, want, &asked).await,
             }
-        }))
+        }));
+        self.placed(visitor, |_| reply)
     }
 
     /// Reads a POST's body and finds its key.
     async fn parameters(
         &self,
         tally: &Tally,
+        caller: Option<&Caller>,
         body: Incoming,
         limit: u64,
         headers: &HeaderMap,
+        audience: Audience,
     ) -> Result<Asking, Problem> {
         let body = match body::collect(body, limit).await {
             Ok(body) => body,
@@ -313,13 +363,17 @@ impl Service {
             }
         };
         let mut key = KeyBuf::new();
-        args::key_from_json(&prepared, &body, &mut key).map_err(Problem::parameters)?;
+        args::key_from_json_by(gate::claims_of(caller), &prepared, &body, &mut key).map_err(Problem::unkeyed)?;
         let directives = directives_of(tally.route(), headers);
         // Its age is measured from when the question was known.
-        Ok(Asking { prepared, key, arrived: self.read.clock().now(), directives })
+        Ok(Asking { prepared, key, arrived: self.read.clock().now(), directives, audience })
     }
 
-    fn unknown_query(&self, request: &http::Request<Incoming>, started: Moment) -> Reply {
+    /// There is no such query, or not for this caller. What it gets doesn't tell which, and who isn't known learns neither.
+    fn unknown_query(&self, request: &http::Request<Incoming>, visitor: &Visitor<'_>, started: Moment) -> Reply {
+        if let Some(problem) = visitor.unless_somebody() {
+            return self.reject(self.read.unknown(), started, problem, request.headers());
+        }
         let shown: String = request.uri().path().chars().skip(QUERIES.len()).take(64).collect();
         let problem = Problem::new(Code::UnknownQuery, format!("{shown:?} is not declared"));
         self.reject(self.read.unknown(), started, problem, request.headers())
@@ -330,19 +384,21 @@ impl Service {
     fn elsewhere(&self, request: &http::Request<Incoming>, started: Moment) -> Reply {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let path = request.uri().path();
-        let found = match path {
-            "/v1/queries" => Some(list::queries as fn(&Readthrough) -> Response),
-            "/livez" => Some((|_| super::admin::alive()) as fn(&Readthrough) -> Response),
-            _ => None,
-        };
-        let response = match (found, path.strip_prefix("/problems/")) {
-            (Some(_), _) | (None, Some(_)) if !get => {
+        let gate = self.gate.load();
+        let response = match (path, path.strip_prefix("/problems/")) {
+            ("/v1/queries" | "/livez" | "/readyz", _) | (_, Some(_)) if !get => {
                 Problem::method(request.method(), "GET, HEAD").respond(request.headers())
             }
-            (Some(answer), _) => answer(&self.read),
-            (None, Some(code)) => pages::problem(code),
-            (None, None) if path == "/readyz" && get => self.ready.respond(&self.read),
-            (None, None) => {
+            ("/v1/queries", _) => match gate.admit(request.headers()) {
+                Ok(visitor) => list::queries(&self.read, &|route| visitor.may_ask(route)),
+                Err(problem) => return self.reject(self.read.unknown(), started, problem, request.headers()),
+            },
+            ("/livez", _) => super::admin::alive(),
+            // Reasons name queries, which not everybody is to know of.
+            ("/readyz", _) if gate.is_guarded() => self.ready.respond_briefly(&self.read),
+            ("/readyz", _) => self.ready.respond(&self.read),
+            (_, Some(code)) => pages::problem(code),
+            (_, None) => {
                 let problem = Problem::new(Code::UnknownPath, "see GET /v1/queries");
                 return self.reject(self.read.unknown(), started, problem, request.headers());
             }
@@ -370,12 +426,13 @@ pub(super) struct Asked<'a> {
     head: bool,
     pub(super) headers: &'a HeaderMap,
     client_ttl: Duration,
+    audience: Audience,
 }
 
 impl<'a> Asked<'a> {
     #[inline]
-    pub(super) fn new(route: &Route, head: bool, headers: &'a HeaderMap) -> Self {
-        Self { head, headers, client_ttl: route.query().policy().client_ttl }
+    pub(super) fn new(route: &Route, head: bool, headers: &'a HeaderMap, audience: Audience) -> Self {
+        Self { head, headers, client_ttl: route.query().policy().client_ttl, audience }
     }
 
     /// `Cache-Control` of the answer. Clients ask each time, unless `client_ttl` lets them keep a fresh answer: then for
@@ -386,8 +443,13 @@ impl<'a> Asked<'a> {
             matches!(source, Source::Memory { by: By::Lifetime | By::RefillLimited, .. } | Source::Fill { .. });
         match entry.freshness(now) {
             Freshness::Fresh(left) if !self.client_ttl.is_zero() && vouched => {
-                MAX_AGE.value(age + self.client_ttl.min(left).as_secs())
+                let seconds = age + self.client_ttl.min(left).as_secs();
+                match self.audience {
+                    Audience::Everybody => MAX_AGE.value(seconds),
+                    Audience::Callers => PRIVATE_MAX_AGE.value(seconds),
+                }
             }
+            _ if self.audience == Audience::Callers => HeaderValue::from_static("private, no-cache"),
             _ => HeaderValue::from_static("no-cache"),
         }
     }
@@ -399,6 +461,7 @@ pub(super) struct Asking {
     key: KeyBuf,
     arrived: Moment,
     directives: Directives,
+    pub(super) audience: Audience,
 }
 
 impl Asking {

@@ -125,6 +125,9 @@ pub static AGE: LazyLock<Seconds> = LazyLock::new(|| Seconds::new("", ""));
 /// `max-age=27`.
 pub static MAX_AGE: LazyLock<Seconds> = LazyLock::new(|| Seconds::new("max-age=", ""));
 
+/// `private, max-age=27`.
+pub static PRIVATE_MAX_AGE: LazyLock<Seconds> = LazyLock::new(|| Seconds::new("private, max-age=", ""));
+
 impl Seconds {
     /// Values of `prefix`, a number and `suffix`. A prefix that ends with a minus sign loses it before zero.
     pub fn new(prefix: &'static str, suffix: &'static str) -> Self {

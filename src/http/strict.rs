@@ -17,7 +17,7 @@ impl Service {
     pub(super) fn strictly(self: &Arc<Self>, tally: Tally, asking: Asking, head: bool, headers: HeaderMap) -> Reply {
         let service = Arc::clone(self);
         Reply::Later(Box::pin(async move {
-            let asked = Asked::new(tally.route(), head, &headers);
+            let asked = Asked::new(tally.route(), head, &headers, asking.audience);
             service.answer_strictly(tally, &asking, &asked).await
         }))
     }

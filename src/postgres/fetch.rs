@@ -37,6 +37,9 @@ const AS_GOOD_AS: Duration = Duration::from_millis(5);
 
 const SLOW_TO_CONNECT: &str = "connecting takes longer than the query's deadline";
 
+/// Before the name of a claim: what policies read is `current_setting('seawall.claims.org_id', true)`.
+const SETTINGS: &str = "seawall.";
+
 /// The server was, and is back already.
 const FELL_SILENT: &str = "the server fell silent amid the statement";
 
@@ -193,10 +196,13 @@ impl Task {
     async fn ask_on(&mut self, session: &mut Session, backstop_ms: u32, wanted: &AtomicBool) -> Result<Reply, Failure> {
         loop {
             let fill = &self.fill;
-            let values: Vec<Text<'_>> = args::values(&fill.key).map(Text).collect();
+            let mut values: Vec<Text<'_>> = args::values(&fill.key).map(Text).collect();
+            let told = values.split_off(fill.prepared.params.len().min(values.len()));
+            let names = fill.prepared.settings.iter().map(|setting| format!("{SETTINGS}{}", setting.name));
+            let settings: Vec<(String, Text<'_>)> = names.zip(told).collect();
             let form = fill.query.declaration().result;
             let wrapped = fill.shared.stamped(&fill.prepared.wrapped);
-            let ask = Ask { sql: &wrapped, form, values: &values, backstop_ms, on_send: &fill.on_send };
+            let ask = Ask { sql: &wrapped, form, values: &values, settings: &settings, backstop_ms, on_send: &fill.on_send };
             let failure = match session.ask(&ask, wanted).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,

@@ -5,6 +5,7 @@
 //! 2. Types and columns are described; declarations are held against them.
 //! 3. The wrapped statement is prepared: what may not stand in a subquery (INSERT, a WITH that writes, INTO) fails here.
 //! 4. EXPLAIN, with NULL for every parameter, finds missing grants, which preparing doesn't look at.
+//! 5. Where it names no claims, policies of row-level security must not be in force on anything that it reads.
 //!
 //! One broken query never affects another. What is Postgres's trouble and not the query's (away, a lock on the table)
 //! leaves the shape as it was.
@@ -102,12 +103,17 @@ async fn prepared(
         about(&e, "", "it must be a single SELECT, VALUES or TABLE that can stand in a subquery and writes nothing")
     })?;
     check_grants(session, &wrapped).await?;
+    if declaration.claims.is_empty() {
+        check_policies(session, &sql).await?;
+    }
+    let settings = declaration.claims.iter().map(|claim| Param::setting(claim)).collect();
 
     let types: Vec<&ParamType> = params.iter().map(|param| &param.kind).collect();
     let text = declaration.statement.text();
-    let fingerprint = fingerprint(&declaration.name, text, &types, &columns, declaration.result, session_settings);
+    let (form, claims) = (declaration.result, &declaration.claims);
+    let fingerprint = fingerprint(&declaration.name, text, &types, &columns, form, claims, session_settings);
     let warnings = warnings(&sql, &columns);
-    Ok(Prepared { params, columns, fingerprint, wrapped, warnings })
+    Ok(Prepared { params, settings, columns, fingerprint, wrapped, warnings })
 }
 
 fn param(name: &str, kind: ParamType, declared: Option<&ParamDeclaration>) -> Result<Param, String> {
@@ -191,6 +197,30 @@ async fn check_grants(session: &mut Session, wrapped: &str) -> Result<(), Unprep
     }
 }
 
+/// A query whose rows are chosen by policies must say by which claims its answers differ; else everybody would be given those of
+/// whoever asked first. Whether policies are in force for this role and these tables, views included, Postgres says itself: with
+/// `row_security` off it refuses what they would change, instead of changing it.
+async fn check_policies(session: &mut Session, sql: &str) -> Result<(), Unprepared> {
+    let client = session.client();
+    let failed = |e: tokio_postgres::Error| about(&e, "", "whether row-level security applies can't be asked");
+    client.batch_execute("BEGIN; SET LOCAL row_security = off").await.map_err(failed)?;
+    let prepared = client.prepare(sql).await;
+    client.batch_execute("ROLLBACK").await.map_err(failed)?;
+    let Err(error) = prepared else { return Ok(()) };
+    if error.code().is_some_and(|code| code.code() == "42501") {
+        return Err(Unprepared::Broken(format!(
+            "{}: rows are chosen by who asks; name the claims that its policies read, as claims = [\"org_id\"], \
+             and they are set as seawall.claims.org_id for the time of the statement",
+            Failure::from(&error).text
+        )));
+    }
+    match about(&error, sql, "whether row-level security applies can't be asked") {
+        Unprepared::Failed(failure) => Err(Unprepared::Failed(failure)),
+        // It was prepared a moment ago; what has changed since, the next look will say.
+        Unprepared::Broken(_) => Ok(()),
+    }
+}
+
 fn warnings(sql: &str, columns: &[Column]) -> Vec<String> {
     let mut warnings = vec![];
     for column in columns {
@@ -215,6 +245,7 @@ pub(super) fn same(a: &Shape, b: &Shape) -> bool {
         (Shape::Broken(a), Shape::Broken(b)) => a == b,
         (Shape::Ready(a), Shape::Ready(b)) => {
             a.fingerprint == b.fingerprint
+                && a.settings == b.settings
                 && a.wrapped == b.wrapped
                 && a.params == b.params
                 && a.columns == b.columns

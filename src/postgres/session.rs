@@ -6,13 +6,15 @@
 //! are their statements.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use futures_util::future;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Client, Row, Statement};
 
 use crate::catalog::ResultForm;
@@ -34,6 +36,8 @@ pub(super) struct Ask<'a> {
     pub(super) sql: &'a Arc<str>,
     pub(super) form: ResultForm,
     pub(super) values: &'a [Text<'a>],
+    /// Names and values that are in force for this statement and no longer.
+    pub(super) settings: &'a [(String, Text<'a>)],
     /// Ends the statement in Postgres if nobody here does.
     pub(super) backstop_ms: u32,
     pub(super) on_send: &'a OnSend,
@@ -104,6 +108,9 @@ impl Session {
         let values: Vec<&(dyn ToSql + Sync)> = ask.values.iter().map(|value| value as _).collect();
         let query = self.client.query(&statement, &values);
         (ask.on_send)();
+        let query = async {
+            if ask.settings.is_empty() { query.await } else { within(&self.client, ask.settings, query).await }
+        };
         let rows = if ask.backstop_ms == self.statement_timeout_ms {
             query.await
         } else {
@@ -157,6 +164,38 @@ impl Session {
         self.statements.insert(Arc::clone(sql), known);
         Ok(statement)
     }
+}
+
+/// Runs `query` in a transaction of its own with these settings, which end with it, however it ends: a COMMIT of one that has
+/// failed is a ROLLBACK. All of it is handed over before any of it is answered: one round trip. Where it breaks off, the
+/// connection is closed by whoever gave up.
+///
+/// The transaction only reads and has no id of its own, and each statement of it takes its own snapshot, so that the stamp is
+/// what it would be without.
+async fn within<T>(
+    client: &Client,
+    settings: &[(String, Text<'_>)],
+    query: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, tokio_postgres::Error> {
+    let mut sql = String::from("SELECT");
+    let mut values: Vec<(&(dyn ToSql + Sync), Type)> = vec![];
+    for (place, (name, value)) in settings.iter().enumerate() {
+        let separator = if place == 0 { ' ' } else { ',' };
+        let (first, second) = (2 * place + 1, 2 * place + 2);
+        // Writing to a String can't fail.
+        let _ = write!(sql, "{separator}pg_catalog.set_config(${first}, ${second}, true)");
+        values.push((name, Type::TEXT));
+        values.push((value, Type::TEXT));
+    }
+    let begin = client.batch_execute("BEGIN READ ONLY");
+    let set = client.query_typed(&sql, &values);
+    let (begun, set, rows, ended) = future::join4(begin, set, query, client.batch_execute("COMMIT")).await;
+    // The first that failed is why the others did.
+    begun?;
+    set?;
+    let rows = rows?;
+    ended?;
+    Ok(rows)
 }
 
 impl Reply {

@@ -197,3 +197,33 @@ labels! {
         Failed = "failed",
     }
 }
+
+labels! {
+    /// What became of a request at the gate, where its credentials were good.
+    Passed {
+        /// It was let in.
+        Admitted = "admitted",
+        /// Its caller's rate was used up.
+        Rate = "rate",
+        /// As many of its caller's requests waited as may.
+        Concurrency = "concurrency",
+    }
+}
+
+labels! {
+    /// Why credentials were not accepted.
+    Unauthorized {
+        /// There were none.
+        Missing = "missing",
+        /// They were no bearer token, or several.
+        Malformed = "malformed",
+        /// No such token, or no such signature.
+        Unknown = "unknown",
+        /// It was good once.
+        Expired = "expired",
+        /// It will be good.
+        NotYet = "not_yet",
+        /// It is for others, or from others.
+        Elsewhere = "elsewhere",
+    }
+}

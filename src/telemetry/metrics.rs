@@ -60,6 +60,17 @@ impl QueryMetrics {
     }
 }
 
+/// The handles of one caller, or of those that go by one name.
+pub struct CallerMetrics(Box<[IntCounter]>);
+
+impl CallerMetrics {
+    /// Counts a request that came with good credentials, or with none where none are needed.
+    #[inline]
+    pub fn passed(&self, what: Passed) {
+        self.0[what as usize].inc();
+    }
+}
+
 /// All metrics of a process.
 pub struct Metrics {
     registry: Registry,
@@ -85,6 +96,8 @@ pub struct Metrics {
     /// Parts of notifications that could not be read.
     pub malformed_notifications: IntCounter,
     proactive: Box<[IntCounter]>,
+    callers: IntCounterVec,
+    unauthorized: Box<[IntCounter]>,
     /// From a canary's being sent to its being applied.
     pub invalidation_lag: Histogram,
     /// 1 where the event stream is silent for longer than the shortest `max_lag`.
@@ -145,6 +158,12 @@ impl Metrics {
             "seawall_proactive_refreshes_total",
             "Hot entries that were invalidated, by whether they were refreshed before anybody asked.",
             &["outcome"],
+        );
+        let unauthorized = counters(
+            r,
+            "seawall_unauthorized_total",
+            "Requests whose credentials were not accepted, by reason.",
+            &["reason"],
         );
         let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -219,6 +238,13 @@ impl Metrics {
                 &[],
             )
             .with_label_values(NO_LABELS),
+            callers: counters(
+                r,
+                "seawall_caller_requests_total",
+                "Requests by the configured name of their caller, and whether its limits let them through.",
+                &["caller", "outcome"],
+            ),
+            unauthorized: Unauthorized::ALL.iter().map(|l| unauthorized.with_label_values(&[l.as_str()])).collect(),
             proactive: Proactive::ALL.iter().map(|l| proactive.with_label_values(&[l.as_str()])).collect(),
             listener_reconnects: counters(
                 r,
@@ -264,6 +290,16 @@ impl Metrics {
     /// Counts a flush.
     pub fn flushed(&self, reason: Flush) {
         self.flushed[reason as usize].inc();
+    }
+
+    /// The handles of the caller that the configuration calls `name`.
+    pub fn caller(&self, name: &str) -> CallerMetrics {
+        CallerMetrics(Passed::ALL.iter().map(|l| self.callers.with_label_values(&[name, l.as_str()])).collect())
+    }
+
+    /// Counts a request whose credentials were not accepted.
+    pub fn unauthorized(&self, reason: Unauthorized) {
+        self.unauthorized[reason as usize].inc();
     }
 
     /// The handles of one query, or of [`UNKNOWN`].

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::super::params::{self, Param, Refusal};
-use super::{AllGiven, Bad, BadParam, Given, KeyBuf, Prepared, Written, build};
+use super::{AllGiven, Bad, BadParam, Claims, Given, KeyBuf, Prepared, Unkeyed, Written, build};
 
 /// Builds the canonical key from a JSON object. A JSON null is NULL, also for a json parameter.
 ///
@@ -15,10 +15,19 @@ use super::{AllGiven, Bad, BadParam, Given, KeyBuf, Prepared, Written, build};
 /// Every bad parameter once: those of the request in its order, then the missing ones. Where the body is no JSON object,
 /// a single one without a name.
 pub fn key_from_json(prepared: &Prepared, body: &[u8], key: &mut KeyBuf) -> Result<(), Vec<BadParam>> {
+    key_from_json_by(&Claims::none(), prepared, body, key).map_err(Unkeyed::into_parameters)
+}
+
+/// The same with the claims of a caller.
+///
+/// # Errors
+/// The claim that the caller lacks, or as [`key_from_json`].
+pub fn key_from_json_by(claims: &Claims, prepared: &Prepared, body: &[u8], key: &mut KeyBuf) -> Result<(), Unkeyed> {
     key.clear();
-    let (mut given, bad) = read(prepared, body)
-        .map_err(|detail| vec![BadParam::new("", detail, "send one JSON object of parameters, {} for none")])?;
-    build(prepared, &mut given, bad, key, |param, mine, key| match mine {
+    let (mut given, bad) = read(prepared, body).map_err(|detail| {
+        Unkeyed::Parameters(vec![BadParam::new("", detail, "send one JSON object of parameters, {} for none")])
+    })?;
+    build(prepared, &mut given, bad, claims, key, |param, mine, key| match mine {
         [one] if one.value.get() == "null" => Ok(Written::Null),
         [one] => params::canonical_json(param, one.value, key).map(|()| Written::Value),
         all => Err(Refusal {
@@ -59,7 +68,7 @@ impl<'de> Visitor<'de> for Members<'_> {
         let mut position = 0;
         while let Some(name) = map.next_key_seed(Name)? {
             let value: &RawValue = map.next_value()?;
-            match self.0.iter().position(|param| *param.name == *name) {
+            match self.0.iter().position(|param| *param.name == *name && param.claim().is_none()) {
                 Some(param) => given.push(Given { param, position, value }),
                 None => bad.push_unknown(position, &name, self.0),
             }

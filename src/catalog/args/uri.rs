@@ -3,18 +3,26 @@
 use std::borrow::Cow;
 
 use super::super::params::{self, ParamType, Refusal};
-use super::{AllGiven, Bad, BadParam, Given, KeyBuf, MAX_NAME_CHARS, Prepared, Written, build};
+use super::{AllGiven, Bad, BadParam, Claims, Given, KeyBuf, MAX_NAME_CHARS, Prepared, Unkeyed, Written, build};
 
-/// Builds the canonical key from the query part of a URI (without `?`, percent-encoded).
+/// As [`key_from_uri_by`], for a caller of whom nothing is known.
 ///
 /// # Errors
 /// Every bad parameter once: those of the request in its order, then the missing ones.
 pub fn key_from_uri(prepared: &Prepared, query: &str, key: &mut KeyBuf) -> Result<(), Vec<BadParam>> {
+    key_from_uri_by(&Claims::none(), prepared, query, key).map_err(Unkeyed::into_parameters)
+}
+
+/// Builds the canonical key from the query part of a URI (without `?`, percent-encoded) and the caller's claims.
+///
+/// # Errors
+/// The claim that the caller lacks; or every bad parameter once: those of the request in its order, then the missing ones.
+pub fn key_from_uri_by(claims: &Claims, prepared: &Prepared, query: &str, key: &mut KeyBuf) -> Result<(), Unkeyed> {
     let mut given: AllGiven<&str> = AllGiven::new();
     let mut bad = Bad::default();
     for (position, pair) in query.split('&').enumerate().filter(|(_, pair)| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let find = |name: &str| prepared.params.iter().position(|param| *param.name == *name);
+        let find = |name: &str| prepared.params.iter().position(|param| *param.name == *name && param.claim().is_none());
         let found = match decoded(name) {
             Ok(name) => find(&name).ok_or(name),
             Err(what) => {
@@ -32,7 +40,7 @@ pub fn key_from_uri(prepared: &Prepared, query: &str, key: &mut KeyBuf) -> Resul
             Err(name) => bad.push_unknown(position, &name, &prepared.params),
         }
     }
-    build(prepared, &mut given, bad, key, |param, mine, key| {
+    build(prepared, &mut given, bad, claims, key, |param, mine, key| {
         match mine {
             [one] => params::canonical_text(param, &value(one.value)?, key)?,
             all if matches!(param.kind, ParamType::Array(_)) => {

@@ -160,6 +160,15 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// Reads `.name` where it follows at once: the member of what stands before it.
+    pub(crate) fn take_member(&mut self) -> Option<Lexeme> {
+        if self.peek(0) != Some(b'.') || !self.peek(1).is_some_and(starts_word) {
+            return None;
+        }
+        self.at += 1;
+        self.take_name()
+    }
+
     fn block_comment(&mut self) -> bool {
         let mut depth = 0_usize;
         loop {

@@ -5,7 +5,7 @@
 //! Goes on after a problem, so that all of them are reported; what only follows from an earlier one is left out.
 
 use super::lex::{Lexeme, Lexer, Token};
-use super::{MAX_PARAMS, MAX_TEXT_BYTES, Problem, Site, Statement, is_name};
+use super::{CLAIMS, MAX_PARAMS, MAX_TEXT_BYTES, Problem, Site, Statement, is_name};
 
 /// The alias of the wrapping subquery: a column of that name would be aggregated in the row's place.
 const RESERVED: &str = "__seawall_row";
@@ -245,9 +245,23 @@ impl<'a> Reader<'a> {
             }
             return colon;
         };
-        let site = Lexeme { kind: Token::Word, start: colon.start, end: name.end };
-        let spelled = self.slice(name);
-        if is_name(spelled) {
+        let mut site = Lexeme { kind: Token::Word, start: colon.start, end: name.end };
+        let mut spelled = self.slice(name);
+        let mut good = is_name(spelled);
+        if spelled == CLAIMS {
+            match self.lexer.take_member() {
+                Some(member) => {
+                    good = is_name(self.slice(member));
+                    site.end = member.end;
+                    spelled = &self.text[name.start..member.end];
+                }
+                None => {
+                    self.report(colon.start, "`:claims` stands for what is known of the caller: write :claims.name");
+                    return Lexeme { kind: Token::Literal, ..site };
+                }
+            }
+        }
+        if good {
             self.site(site, spelled);
         } else {
             let lower = spelled.to_ascii_lowercase();

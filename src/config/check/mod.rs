@@ -1,6 +1,7 @@
 //! The second step: every rule. Sections are checked one by one and each to its end; a rule between two keys is applied
 //! where both are sound, so that one mistake is one problem.
 
+mod auth;
 mod connection;
 mod depends;
 mod params;
@@ -26,9 +27,16 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
     let mut reader = Reader::new(sources);
     let reader = &mut reader;
     check_sections(reader, root);
-    let [server, admin, postgres, cache, invalidation, defaults] =
-        [Section::Server, Section::Admin, Section::Postgres, Section::Cache, Section::Invalidation, Section::Defaults]
-            .map(|s| section(reader, root, s));
+    let sections = [
+        Section::Server,
+        Section::Admin,
+        Section::Postgres,
+        Section::Cache,
+        Section::Invalidation,
+        Section::Auth,
+        Section::Defaults,
+    ];
+    let [server, admin, postgres, cache, invalidation, auth, defaults] = sections.map(|s| section(reader, root, s));
     // No key of it is in force.
     section(reader, root, Section::Redis);
     let addresses = check_addresses(reader, &server);
@@ -39,13 +47,18 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
     let invalidation = check_invalidation(reader, &invalidation);
     let queries = queries::check(reader, root, &defaults);
     check_lags(reader, root, invalidation.as_ref(), queries.as_deref());
+    let auth = auth::check(reader, &auth, &names(root));
     let problems = std::mem::take(&mut reader.problems);
-    match (server, admin, postgres, cache, invalidation, queries) {
-        (Some(server), Some(admin), Some(postgres), Some(cache), Some(invalidation), Some(queries))
-            if problems.is_empty() =>
-        {
-            Ok(Config { server, admin, postgres, cache, invalidation, queries })
-        }
+    match (server, admin, postgres, cache, invalidation, auth, queries) {
+        (
+            Some(server),
+            Some(admin),
+            Some(postgres),
+            Some(cache),
+            Some(invalidation),
+            Some(auth),
+            Some(queries),
+        ) if problems.is_empty() => Ok(Config { server, admin, postgres, cache, invalidation, auth, queries }),
         _ => {
             debug_assert!(!problems.is_empty(), "whatever is missing has been reported");
             Err(Problems::new(problems))
@@ -53,13 +66,19 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
     }
 }
 
+/// The queries' names, as far as they are names of sections: a query that is no good is not also one that isn't there.
+fn names(root: &Table) -> Vec<&str> {
+    match root.get("queries").map(|entry| &entry.value) {
+        Some(Value::Table(table)) => table.entries.iter().map(|entry| entry.name.as_str()).collect(),
+        _ => vec![],
+    }
+}
+
 /// What stands at the top of the file: sections that there are, and all of them tables.
 fn check_sections(reader: &mut Reader<'_>, root: &Table) {
     for entry in &root.entries {
         let at = At { key: segment(&entry.name), line: Some(entry.line) };
-        if entry.name == "auth" {
-            reader.report(&at, "not in force yet: this version has no authentication of clients; remove the section");
-        } else if !TOP.contains(&&*entry.name) {
+        if !TOP.contains(&&*entry.name) {
             reader.report(&at, suggest::unknown_section(&entry.name));
         } else if !matches!(entry.value, Value::Table(_)) {
             let message = format!("this is {}; write a section that begins with [{}]", entry.value.kind(), entry.name);
@@ -154,32 +173,40 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn check_admin(reader: &mut Reader<'_>, place: &Place<'_>, admin_listen: Option<SocketAddr>) -> Option<Admin> {
-    const REMEDY: &str = "write the 64 hexadecimal digits alone that this prints: printf %s \"$TOKEN\" | sha256sum";
     let (text, given) = reader.text(place, "token_sha256")?;
     if text.is_empty() {
         if let Some(address) = admin_listen
             && !address.ip().to_canonical().is_loopback()
         {
-            let message = format!("it is required, since server.admin_listen is not a loopback address; {REMEDY}");
+            let message =
+                format!("it is required, since server.admin_listen is not a loopback address; {DIGEST_REMEDY}");
             reader.report(&given.at, message);
             return None;
         }
         return Some(Admin { token_sha256: None });
     }
-    let Some(digest) = hex(&text) else {
+    Some(Admin { token_sha256: Some(check_digest(reader, &given.at, &text)?) })
+}
+
+/// How a digest is made.
+const DIGEST_REMEDY: &str = "write the 64 hexadecimal digits alone that this prints: printf %s \"$TOKEN\" | sha256sum";
+
+/// A token's digest.
+fn check_digest(reader: &mut Reader<'_>, at: &At, text: &str) -> Option<[u8; 32]> {
+    let Some(digest) = hex(text) else {
         let message = format!(
-            "the value is not a SHA-256 digest; {REMEDY}; if it is the token itself, choose a new one: this one has \
+            "the value is not a SHA-256 digest; {DIGEST_REMEDY}; if it is the token itself, choose a new one: this one has \
              been written down"
         );
-        reader.report(&given.at, message);
+        reader.report(at, message);
         return None;
     };
     // What `sha256sum` says of an unset variable: everybody could make a request with an empty token.
     if digest[..] == Sha256::digest(b"")[..] {
-        reader.report(&given.at, format!("this is the digest of an empty token; set TOKEN first, then {REMEDY}"));
+        reader.report(at, format!("this is the digest of an empty token; set TOKEN first, then {DIGEST_REMEDY}"));
         return None;
     }
-    Some(Admin { token_sha256: Some(digest) })
+    Some(digest)
 }
 
 fn hex(text: &str) -> Option<[u8; 32]> {

@@ -183,7 +183,7 @@ fn check_default(
 }
 
 /// A default as JSON, its numbers spelled as in the file: the scale of `1.50` is kept.
-fn json(reader: &mut Reader<'_>, at: &At, value: &Value) -> Option<Json> {
+pub(super) fn json(reader: &mut Reader<'_>, at: &At, value: &Value) -> Option<Json> {
     match value {
         Value::Text(text) => reader.text_of(at, text).map(|(text, _)| Json::String(text)),
         Value::Integer(n) => Some(Json::Number((*n).into())),

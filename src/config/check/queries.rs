@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use super::{check_keys, depends, params};
+use super::{auth, check_keys, depends, params};
 use crate::catalog::policy::{Consistency, OnBlind};
 use crate::catalog::sql::{MAX_TEXT_BYTES, Statement, is_name};
 use crate::catalog::{Declaration, Policy, RequestCacheControl, ResultForm};
@@ -70,10 +70,11 @@ fn check_query(reader: &mut Reader<'_>, name: &str, at: &At, place: &Place<'_>) 
     let known = statement.as_ref().map(Statement::params);
     let depends = depends::check(reader, place, known);
     let tags = depends::check_tags(reader, place, known);
+    let claims = auth::check_claim_names(reader, place, "claims");
     let policy = check_policy(reader, place);
     let (policy, result) = policy?;
-    let (params, depends, tags) = (params?, depends?, tags?);
-    Some(Declaration { name: name.into(), statement: statement?, result, params, depends, tags, policy })
+    let (params, depends, tags, claims) = (params?, depends?, tags?, claims?);
+    Some(Declaration { name: name.into(), statement: statement?, result, params, depends, tags, claims, policy })
 }
 
 /// The policy of a query, or that of `[defaults]`.
