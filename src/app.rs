@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::access::Access;
 use crate::catalog::{Catalog, InForce};
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::config::{Config, Source, Tls};
-use crate::access::Access;
 use crate::http::admin::{self, Readiness};
 use crate::http::gate::Gate;
 use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
@@ -171,6 +171,12 @@ impl App {
         let catalog = Catalog::new(config.queries);
         let read = Readthrough::new(&catalog, origin, bounds, clock, Chance::system(), metrics);
         let ready = Arc::new(Readiness::default());
+        if config.auth.is_none() && !config.server.listen.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                listen = %config.server.listen,
+                "everybody who reaches this address may ask every query: there is no [auth]"
+            );
+        }
         let gate = Gate::new(config.auth.map(Access::new), read.metrics());
         let options =
             Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp };

@@ -121,7 +121,8 @@ fn a_day_of_events_takes_no_more_than_the_bounds_say() {
 const ENTRIES: u64 = 1_000_000;
 
 fn entry(tags: &Arc<[Tag]>, stamp: &Stamp) -> Entry {
-    Entry::new(Draft { etag_seed: 0,
+    Entry::new(Draft {
+        etag_seed: 0,
         route: 0,
         body: Some([b'x'; 16].into()),
         stamp: stamp.clone(),

@@ -293,7 +293,14 @@ fn param(name: &str, kind: ParamType) -> Param {
 }
 
 fn prepared(params: Vec<Param>) -> Prepared {
-    Prepared { params, settings: Vec::new(), columns: Vec::new(), fingerprint: 7, wrapped: Arc::from(""), warnings: Vec::new() }
+    Prepared {
+        params,
+        settings: Vec::new(),
+        columns: Vec::new(),
+        fingerprint: 7,
+        wrapped: Arc::from(""),
+        warnings: Vec::new(),
+    }
 }
 
 fn scalars() -> Vec<ParamType> {

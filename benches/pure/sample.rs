@@ -31,7 +31,8 @@ pub fn tags() -> Arc<[Tag]> {
 
 /// An entry of `body`, read under `stamp`, certified at `version`.
 pub fn entry(body: Box<[u8]>, stamp: Stamp, version: u64) -> Entry {
-    Entry::new(Draft { etag_seed: 0,
+    Entry::new(Draft {
+        etag_seed: 0,
         route: 0,
         body: Some(body),
         stamp,
@@ -59,7 +60,8 @@ pub fn prepared(params: usize, kind: &ParamType) -> Prepared {
         max_length: None,
     };
     Prepared {
-        params: (1..=params).map(param).collect(), settings: Vec::new(),
+        params: (1..=params).map(param).collect(),
+        settings: Vec::new(),
         columns: vec![],
         fingerprint: 0x5ea_3a11,
         wrapped: "".into(),

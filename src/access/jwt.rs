@@ -246,22 +246,12 @@ impl Jwt {
         if is_for_us { Ok(until) } else { Err(Refusal::Elsewhere) }
     }
 
-    /// The one key that the token can be of.
+    /// The one key that the token can be of: the one of its name. Where either has no name, the only one of its algorithm.
     fn key(&self, id: Option<&str>, algorithm: jsonwebtoken::Algorithm) -> Option<&VerifyingKey> {
-        let mut alike = self.settings.keys.iter().filter(|key| {
-            key.algorithm.library() == algorithm && (id.is_none() || key.id.is_none() || key.id.as_deref() == id)
-        });
-        // One that is named is preferred; where none is named, and several could be meant, none is tried.
-        let first = alike.next()?;
-        match alike.next() {
-            None => Some(first),
-            Some(_) => {
-                let mut named = self.settings.keys.iter().filter(|key| {
-                    key.algorithm.library() == algorithm && id.is_some() && key.id.as_deref() == id
-                });
-                named.next()
-            }
-        }
+        let mut alike = self.settings.keys.iter().filter(|key| key.algorithm.library() == algorithm);
+        let named = alike.clone().find(|key| id.is_some() && key.id.as_deref() == id);
+        let (first, second) = (alike.next()?, alike.next());
+        named.or((second.is_none() && (id.is_none() || first.id.is_none())).then_some(first))
     }
 
     fn claims(&self, said: Map<String, Value>) -> Claims {

@@ -255,7 +255,9 @@ mod tests {
         for unknown in ["Bearer Secret", "Bearer secre", "Bearer secrets", "Bearer secret secret"] {
             assert_eq!(admit(unknown), Err(Refusal::Unknown), "{unknown}");
         }
-        for malformed in ["", "Bearer", "Bearer ", "secret", "Basic secret", "Bearer\tsecret", "\u{e9}\u{e9}\u{e9}\u{e9}"] {
+        for malformed in
+            ["", "Bearer", "Bearer ", "secret", "Basic secret", "Bearer\tsecret", "\u{e9}\u{e9}\u{e9}\u{e9}"]
+        {
             assert_eq!(admit(malformed), Err(Refusal::Malformed), "{malformed}");
         }
         assert_eq!(access.admit(None, Duration::ZERO).map(|c| c.number), Err(Refusal::Missing));

@@ -287,7 +287,8 @@ mod tests {
 
     fn entry(body: Option<&str>) -> Entry {
         let stamp = Stamp { lineage: Lineage::new("l"), snapshot: Snapshot::parse("5:9:6").expect("well-formed") };
-        Entry::new(Draft { etag_seed: 0,
+        Entry::new(Draft {
+            etag_seed: 0,
             route: 0,
             body: body.map(|b| b.as_bytes().into()),
             stamp,

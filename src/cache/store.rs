@@ -143,7 +143,8 @@ mod tests {
     fn entry(route: u32, bytes: usize) -> Arc<Entry> {
         let stamp = Stamp { lineage: Lineage::new("l"), snapshot: Snapshot::parse("5:5:").expect("well-formed") };
         let body = vec![b'x'; bytes].into_boxed_slice();
-        Arc::new(Entry::new(Draft { etag_seed: 0,
+        Arc::new(Entry::new(Draft {
+            etag_seed: 0,
             route,
             body: Some(body),
             stamp,

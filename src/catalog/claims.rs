@@ -98,7 +98,9 @@ mod tests {
         for value in [json!(7), json!("7"), json!("007")] {
             assert_eq!(written(&value, ParamType::Int4).as_deref(), Some("7"), "{value}");
         }
-        for value in [json!("x"), json!(7.5), json!(true), json!([7]), json!({}), json!(null), json!(99_999_999_999_i64)] {
+        for value in
+            [json!("x"), json!(7.5), json!(true), json!([7]), json!({}), json!(null), json!(99_999_999_999_i64)]
+        {
             assert_eq!(written(&value, ParamType::Int4), None, "{value}");
         }
     }

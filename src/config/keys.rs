@@ -6,9 +6,7 @@
 
 use Absent::{Example, Is, Required};
 use Force::{Later, Now};
-use Section::{
-    Admin, Auth, Cache, Defaults, Invalidation, Jwt, JwtKey, Param, Postgres, Query, Redis, Server, Token,
-};
+use Section::{Admin, Auth, Cache, Defaults, Invalidation, Jwt, JwtKey, Param, Postgres, Query, Redis, Server, Token};
 
 /// Where a key may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,15 +51,15 @@ impl Readiness {
 
     /// The answer of `/readyz`.
     pub fn respond(&self, read: &Readthrough) -> Response {
-        self.say(read.degraded().into_iter().map(|(_, sentence)| sentence).collect())
+        self.say(&read.degraded().into_iter().map(|(_, sentence)| sentence).collect::<Vec<_>>())
     }
 
     /// The same without the sentences, which name queries: how many reasons there are.
     pub fn respond_briefly(&self, read: &Readthrough) -> Response {
-        self.say(read.degraded().into_iter().map(|(reason, _)| reason.as_str().to_owned()).collect())
+        self.say(&read.degraded().into_iter().map(|(reason, _)| reason.as_str().to_owned()).collect::<Vec<_>>())
     }
 
-    fn say(&self, reasons: Vec<String>) -> Response {
+    fn say(&self, reasons: &[String]) -> Response {
         let (status, word) = match self.0.load(Ordering::Relaxed) {
             STARTING => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
             DRAINING => (StatusCode::SERVICE_UNAVAILABLE, "draining"),

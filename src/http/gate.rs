@@ -7,8 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header;
+use http::header::{self, HeaderMap, HeaderValue};
 
 use super::problem::{Code, Problem};
 use crate::access::{Access, Admitted, Caller, Place, Refusal};
@@ -71,7 +70,7 @@ impl Guarded {
     fn admit(&self, headers: &HeaderMap) -> Result<Admitted<'_>, Problem> {
         let mut fields = headers.get_all(header::AUTHORIZATION).iter();
         let admitted = match (fields.next(), fields.next()) {
-            (field, None) => self.access.admit(field.map(|value| value.as_bytes()), clock::time_of_day()),
+            (field, None) => self.access.admit(field.map(HeaderValue::as_bytes), clock::time_of_day()),
             // Which of them is meant?
             (_, Some(_)) => Err(Refusal::Malformed),
         };

@@ -9,8 +9,7 @@ use crate::readthrough::{Readthrough, Route};
 
 /// Names, parameters, types and result columns, of what the caller sees. A broken query is listed as such, without the reason.
 pub fn queries(read: &Readthrough, sees: &dyn Fn(&Route) -> bool) -> Response {
-    let queries: Vec<Value> =
-        read.routes().iter().filter(|route| sees(route)).map(|route| query(route)).collect();
+    let queries: Vec<Value> = read.routes().iter().filter(|route| sees(route)).map(|route| query(route)).collect();
     response::json(StatusCode::OK, &json!({ "queries": queries }))
 }
 

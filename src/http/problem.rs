@@ -140,7 +140,15 @@ pub struct Problem {
 impl Problem {
     /// A problem of this kind; `detail` says what is particular to this occurrence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: vec![], retry_after: None, allow: None, challenge: None, close: false }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: vec![],
+            retry_after: None,
+            allow: None,
+            challenge: None,
+            close: false,
+        }
     }
 
     /// No token, or no good one (RFC 6750, section 3).

@@ -4,16 +4,14 @@
 //! into a boxed future. Each request is counted in exactly one outcome: a hit at once, any other by its `Tally`, which
 //! counts also when the client leaves and the future is dropped.
 
-use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, StatusCode};
+use http::Method;
+use http::header::HeaderMap;
 use hyper::body::{Body, Incoming};
 
 use super::body::{self, Unreadable};
@@ -21,17 +19,17 @@ use super::gate::{self, Audience, Gate, Visitor};
 use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
 use super::pulse::Pulse;
-use super::response::{self, AGE, CACHE_STATUS, MAX_AGE, PRIVATE_MAX_AGE, Response, ResponseBody, SEAWALL_DEBUG, SEAWALL_STAMP};
+use super::represent::Asked;
+use super::response::{self, Response};
 use super::strict::is_strict;
 use super::tally::Tally;
-use super::{cache_status, directives, list, pages};
+use super::{directives, list, pages};
 use crate::access::Caller;
-use crate::cache::entry::{Entry, Freshness};
+use crate::cache::entry::Freshness;
 use crate::catalog::args::{self, KeyBuf};
 use crate::catalog::{Prepared, RequestCacheControl, Shape};
 use crate::clock::Moment;
 use crate::readthrough::{Answer, Ask, By, Directives, Failed, Led, Look, ReadError, Readthrough, Route, Source, Want};
-use crate::stamp::Snapshot;
 use crate::telemetry::metrics::{Fallback, Outcome, Served};
 
 /// What the query listener needs to know of the configuration.
@@ -162,10 +160,14 @@ impl Service {
             let (route, prepared) = (Arc::clone(route), Arc::clone(prepared));
             drop(shape);
             let asking = Asking { prepared, key, arrived: started, directives, audience };
-            return self.placed(&visitor, |service| service.strictly(Tally::new(Arc::clone(&self.read), route, started), asking, head, parts.headers));
+            return self.placed(&visitor, |service| {
+                service.strictly(Tally::new(Arc::clone(&self.read), route, started), asking, head, parts.headers)
+            });
         }
         match self.read.look(&Ask { route, prepared, key: &key, arrived: started, directives }) {
-            Look::Answer(answer) => self.at_once(route, answer, &Asked::new(route, head, request.headers(), audience), started),
+            Look::Answer(answer) => {
+                self.at_once(route, answer, &Asked::new(route, head, request.headers(), audience), started)
+            }
             Look::Withheld => self.reject(route, started, withheld(), request.headers()),
             Look::Rebuild(want) => {
                 let (parts, _) = request.into_parts();
@@ -173,7 +175,13 @@ impl Service {
                 drop(shape);
                 let asking = Asking { prepared, key, arrived: started, directives, audience };
                 self.placed(&visitor, |service| {
-                    service.later(Tally::new(Arc::clone(&service.read), route, started), asking, want, head, parts.headers)
+                    service.later(
+                        Tally::new(Arc::clone(&service.read), route, started),
+                        asking,
+                        want,
+                        head,
+                        parts.headers,
+                    )
                 })
             }
         }
@@ -212,6 +220,12 @@ impl Service {
         }))
     }
 
+    /// Whether every answer carries its stamp.
+    #[inline]
+    pub(super) fn exposes_stamp(&self) -> bool {
+        self.options.expose_stamp
+    }
+
     /// The read path.
     pub(super) fn read(&self) -> &Arc<Readthrough> {
         &self.read
@@ -236,43 +250,6 @@ impl Service {
         let response = Problem::read(failed, self.read.clock().now()).respond(headers);
         tally.count(refused(&response), Served::Postgres);
         response
-    }
-
-    /// The representation of an answer: 200, 304, or the 404 that says that there is no row.
-    #[inline]
-    fn represent(&self, answer: Answer, asked: &Asked<'_>, now: Moment) -> Response {
-        let Answer { entry, source } = answer;
-        let mut response = if entry.is_absent() {
-            Problem::new(Code::NoRow, "no row for these parameters").respond_with(None)
-        } else {
-            let mut response = Response::new(ResponseBody::default());
-            // Six fields in one allocation each for table and entries, instead of growing into them.
-            *response.headers_mut() = HeaderMap::with_capacity(8);
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        };
-        let headers = response.headers_mut();
-        if let Ok(etag) = HeaderValue::from_bytes(entry.etag()) {
-            headers.insert(header::ETAG, etag);
-        }
-        let age = entry.age(now).as_secs();
-        headers.insert(header::AGE, AGE.value(age));
-        headers.insert(header::CACHE_CONTROL, asked.lifetime(&entry, &source, age, now));
-        headers.insert(CACHE_STATUS.clone(), cache_status::value(&source));
-        if asked.audience == Audience::Callers {
-            headers.insert(header::VARY, HeaderValue::from_static("authorization"));
-        }
-        if self.options.expose_stamp || asked.headers.get(&SEAWALL_DEBUG).is_some_and(|v| v == "1") {
-            headers.insert(SEAWALL_STAMP.clone(), stamp_value(&entry.stamp().snapshot));
-        }
-        if !entry.is_absent() {
-            if response::matches(asked.headers, entry.etag()) {
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                return response;
-            }
-            *response.body_mut() = ResponseBody::entry(entry);
-        }
-        if asked.head { response::headless(response) } else { response }
     }
 
     fn post(
@@ -314,10 +291,11 @@ impl Service {
         let reply = Reply::Later(Box::pin(async move {
             let (parts, body) = request.into_parts();
             let asked = Asked::new(tally.route(), false, &parts.headers, audience);
-            let asking = match service.parameters(&tally, caller.as_deref(), body, limit, &parts.headers, audience).await {
-                Ok(asking) => asking,
-                Err(problem) => return refuse(tally, problem, &parts.headers),
-            };
+            let asking =
+                match service.parameters(&tally, caller.as_deref(), body, limit, &parts.headers, audience).await {
+                    Ok(asking) => asking,
+                    Err(problem) => return refuse(tally, problem, &parts.headers),
+                };
             if is_strict(tally.route(), &asking.directives, &parts.headers) {
                 return service.answer_strictly(tally, &asking, &asked).await;
             }
@@ -421,40 +399,6 @@ impl Service {
     }
 }
 
-/// What a request asks of the representation.
-pub(super) struct Asked<'a> {
-    head: bool,
-    pub(super) headers: &'a HeaderMap,
-    client_ttl: Duration,
-    audience: Audience,
-}
-
-impl<'a> Asked<'a> {
-    #[inline]
-    pub(super) fn new(route: &Route, head: bool, headers: &'a HeaderMap, audience: Audience) -> Self {
-        Self { head, headers, client_ttl: route.query().policy().client_ttl, audience }
-    }
-
-    /// `Cache-Control` of the answer. Clients ask each time, unless `client_ttl` lets them keep a fresh answer: then for
-    /// so long, and never beyond its lifetime. What is given although nobody vouches for it is kept by nobody.
-    #[inline]
-    fn lifetime(&self, entry: &Entry, source: &Source, age: u64, now: Moment) -> HeaderValue {
-        let vouched =
-            matches!(source, Source::Memory { by: By::Lifetime | By::RefillLimited, .. } | Source::Fill { .. });
-        match entry.freshness(now) {
-            Freshness::Fresh(left) if !self.client_ttl.is_zero() && vouched => {
-                let seconds = age + self.client_ttl.min(left).as_secs();
-                match self.audience {
-                    Audience::Everybody => MAX_AGE.value(seconds),
-                    Audience::Callers => PRIVATE_MAX_AGE.value(seconds),
-                }
-            }
-            _ if self.audience == Audience::Callers => HeaderValue::from_static("private, no-cache"),
-            _ => HeaderValue::from_static("no-cache"),
-        }
-    }
-}
-
 /// A question, understood.
 pub(super) struct Asking {
     prepared: Arc<Prepared>,
@@ -519,16 +463,4 @@ fn unready(shape: &Shape) -> ReadError {
         Shape::Broken(_) => ReadError::BrokenQuery,
         Shape::Pending | Shape::Ready(_) => ReadError::Unprepared,
     }
-}
-
-/// A snapshot in a header: over 256 bytes, the running transactions become a count.
-fn stamp_value(snapshot: &Snapshot) -> HeaderValue {
-    let mut text = snapshot.to_string();
-    if text.len() > 256 {
-        let bounds = text.match_indices(':').nth(1).map_or(0, |(at, _)| at + 1);
-        text.truncate(bounds);
-        // Writing to a String can't fail.
-        let _ = write!(text, "({} running)", snapshot.running());
-    }
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unprintable"))
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::problem::{Code, Problem};
-use super::read::{Asked, Asking, Reply, Service, refuse, withheld};
+use super::read::{Asking, Reply, Service, refuse, withheld};
+use super::represent::Asked;
 use super::response::{Response, SEAWALL_AFTER};
 use super::tally::Tally;
 use crate::catalog::policy::Consistency;

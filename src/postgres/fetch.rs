@@ -202,7 +202,8 @@ impl Task {
             let settings: Vec<(String, Text<'_>)> = names.zip(told).collect();
             let form = fill.query.declaration().result;
             let wrapped = fill.shared.stamped(&fill.prepared.wrapped);
-            let ask = Ask { sql: &wrapped, form, values: &values, settings: &settings, backstop_ms, on_send: &fill.on_send };
+            let ask =
+                Ask { sql: &wrapped, form, values: &values, settings: &settings, backstop_ms, on_send: &fill.on_send };
             let failure = match session.ask(&ask, wanted).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,

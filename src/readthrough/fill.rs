@@ -177,7 +177,7 @@ impl Fill {
         let rests = &self.rests;
         let certified = read.rests_on(rests.basis) && read.ledger.certify(&fetched.stamp, &rests.tags);
         let filled = read.clock.now();
-        let entry = Arc::new(Entry::new(Draft { 
+        let entry = Arc::new(Entry::new(Draft {
             etag_seed: self.etag_seed(),
             route: self.route.number(),
             body: fetched.body,

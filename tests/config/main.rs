@@ -1,5 +1,6 @@
 //! The configuration from outside: what is accepted, what is refused and in which words.
 
+mod auth;
 mod fuzz;
 mod rules;
 mod shipped;
@@ -15,7 +16,7 @@ fn document(lines: &str) -> String {
     if !lines.contains("postgres.url") {
         text.push_str("postgres.url = \"postgres://app@localhost/shop\"\n");
     }
-    if !lines.contains("queries") {
+    if !lines.contains("queries.") && !lines.contains("[queries") && !lines.starts_with("queries") {
         text.push_str("queries.q.sql = \"SELECT :a::int4 + :b::int4\"\n");
     }
     text + lines

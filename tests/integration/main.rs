@@ -1,6 +1,7 @@
 //! The whole service over real PostgreSQL, which the harness starts: one cluster for this process, a database per test.
 
 mod answers;
+mod auth;
 mod doorbell;
 mod expiry;
 mod idle;

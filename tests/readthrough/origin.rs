@@ -157,7 +157,8 @@ pub fn declare(name: &str, policy: Policy) -> Declaration {
 pub fn bench(bounds: Bounds, a: Policy, b: Policy) -> Bench {
     let catalog = Catalog::new(vec![declare("a", a), declare("b", b)]);
     let prepared = Arc::new(Prepared {
-        params: vec![], settings: Vec::new(),
+        params: vec![],
+        settings: Vec::new(),
         columns: vec![],
         fingerprint: 1,
         wrapped: "SELECT 1".into(),

@@ -33,11 +33,7 @@ fn pairs() -> Vec<Pair> {
         signing: EncodingKey::from_rsa_pem(include_bytes!("test-rsa-private.pem")).expect("a key"),
         public: include_bytes!("test-rsa-public.pem").to_vec(),
     };
-    vec![
-        made(Algorithm::Es256, &rcgen::PKCS_ECDSA_P256_SHA256),
-        made(Algorithm::EdDsa, &rcgen::PKCS_ED25519),
-        rsa,
-    ]
+    vec![made(Algorithm::Es256, &rcgen::PKCS_ECDSA_P256_SHA256), made(Algorithm::EdDsa, &rcgen::PKCS_ED25519), rsa]
 }
 
 fn settings(keys: Vec<VerifyingKey>) -> JwtSettings {

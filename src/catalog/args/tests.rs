@@ -11,7 +11,8 @@ fn param(name: &str, kind: ParamType) -> Param {
 
 fn prepared(params: Vec<Param>) -> Prepared {
     Prepared {
-        params, settings: Vec::new(),
+        params,
+        settings: Vec::new(),
         columns: Vec::new(),
         fingerprint: 0x0102_0304_0506_0708,
         wrapped: Arc::from(""),

@@ -22,7 +22,8 @@ pub fn key_from_uri_by(claims: &Claims, prepared: &Prepared, query: &str, key: &
     let mut bad = Bad::default();
     for (position, pair) in query.split('&').enumerate().filter(|(_, pair)| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let find = |name: &str| prepared.params.iter().position(|param| *param.name == *name && param.claim().is_none());
+        let find =
+            |name: &str| prepared.params.iter().position(|param| *param.name == *name && param.claim().is_none());
         let found = match decoded(name) {
             Ok(name) => find(&name).ok_or(name),
             Err(what) => {

@@ -249,17 +249,13 @@ impl<'a> Reader<'a> {
         let mut spelled = self.slice(name);
         let mut good = is_name(spelled);
         if spelled == CLAIMS {
-            match self.lexer.take_member() {
-                Some(member) => {
-                    good = is_name(self.slice(member));
-                    site.end = member.end;
-                    spelled = &self.text[name.start..member.end];
-                }
-                None => {
-                    self.report(colon.start, "`:claims` stands for what is known of the caller: write :claims.name");
-                    return Lexeme { kind: Token::Literal, ..site };
-                }
-            }
+            let Some(member) = self.lexer.take_member() else {
+                self.report(colon.start, "`:claims` stands for what is known of the caller: write :claims.name");
+                return Lexeme { kind: Token::Literal, ..site };
+            };
+            good = is_name(self.slice(member));
+            site.end = member.end;
+            spelled = &self.text[name.start..member.end];
         }
         if good {
             self.site(site, spelled);

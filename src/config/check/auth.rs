@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use serde_json::{Map, Value as Json};
 
-use super::{check_keys, check_digest};
+use super::{check_digest, check_keys};
 use crate::access::{Algorithm, Grant, JwtSettings, Limit, Settings, TokenSettings, VerifyingKey};
 use crate::catalog::claims::Claims;
 use crate::catalog::sql::is_name;
@@ -55,7 +55,10 @@ fn check_tokens(reader: &mut Reader<'_>, place: &Place<'_>, known: &[&str]) -> O
             let at = At { key: join(&path, &entry.name), line: Some(entry.line) };
             let named = is_name(&entry.name);
             if !named {
-                reader.report(&at, "this can't name a token; write a lowercase letter, then at most 62 of a-z, 0-9 and _");
+                reader.report(
+                    &at,
+                    "this can't name a token; write a lowercase letter, then at most 62 of a-z, 0-9 and _",
+                );
             }
             let Value::Table(own) = &entry.value else {
                 reader.report(&at, format!("this is {}; write a section [auth.tokens.NAME]", entry.value.kind()));
@@ -259,13 +262,18 @@ fn check_signing_keys(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Vec<
     }
     match reader.file(place, "jwks_file") {
         Ok(None) => {}
-        Ok(Some(path)) => match read(&path).and_then(|text| VerifyingKey::from_jwks(&text).map_err(|e| e.to_string())) {
-            Ok(set) => keys.extend(set),
-            Err(why) => {
-                reader.report(&place.at("jwks_file"), format!("{why}; write the path to a file with a JSON Web Key Set"));
-                good = false;
+        Ok(Some(path)) => {
+            match read(&path).and_then(|text| VerifyingKey::from_jwks(&text).map_err(|e| e.to_string())) {
+                Ok(set) => keys.extend(set),
+                Err(why) => {
+                    reader.report(
+                        &place.at("jwks_file"),
+                        format!("{why}; write the path to a file with a JSON Web Key Set"),
+                    );
+                    good = false;
+                }
             }
-        },
+        }
         Err(_reported) => good = false,
     }
     if good && keys.is_empty() {
@@ -285,7 +293,10 @@ fn check_signing_key(reader: &mut Reader<'_>, place: &Place<'_>, id: &str) -> Op
     let (name, material) = match (algorithm, file) {
         (Algorithm::Hs256, None) if !secret.is_empty() => ("secret", secret.into_bytes()),
         (Algorithm::Hs256, _) => {
-            reader.report(&place.at("secret"), "HS256 needs a secret, and nothing else; write it as \"${file:/run/secrets/jwt}\"");
+            reader.report(
+                &place.at("secret"),
+                "HS256 needs a secret, and nothing else; write it as \"${file:/run/secrets/jwt}\"",
+            );
             return None;
         }
         (_, Some(path)) if secret.is_empty() => match read(&path) {
@@ -296,7 +307,10 @@ fn check_signing_key(reader: &mut Reader<'_>, place: &Place<'_>, id: &str) -> Op
             }
         },
         _ => {
-            reader.report(&place.at("public_key_file"), "this algorithm needs the path to a public key in PEM, and nothing else");
+            reader.report(
+                &place.at("public_key_file"),
+                "this algorithm needs the path to a public key in PEM, and nothing else",
+            );
             return None;
         }
     };
@@ -355,9 +369,7 @@ fn items(reader: &mut Reader<'_>, place: &Place<'_>, name: &str, most: usize) ->
     let read: Vec<Option<Item>> = items
         .into_iter()
         .map(|item| match item {
-            Value::Text(written) => {
-                reader.text_of(&at, written).map(|(text, _)| Item { text, shown: quoted(written) })
-            }
+            Value::Text(written) => reader.text_of(&at, written).map(|(text, _)| Item { text, shown: quoted(written) }),
             other => {
                 reader.report(&at, format!("{} is in it; write strings in quotes", other.kind()));
                 None

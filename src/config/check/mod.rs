@@ -50,15 +50,11 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
     let auth = auth::check(reader, &auth, &names(root));
     let problems = std::mem::take(&mut reader.problems);
     match (server, admin, postgres, cache, invalidation, auth, queries) {
-        (
-            Some(server),
-            Some(admin),
-            Some(postgres),
-            Some(cache),
-            Some(invalidation),
-            Some(auth),
-            Some(queries),
-        ) if problems.is_empty() => Ok(Config { server, admin, postgres, cache, invalidation, auth, queries }),
+        (Some(server), Some(admin), Some(postgres), Some(cache), Some(invalidation), Some(auth), Some(queries))
+            if problems.is_empty() =>
+        {
+            Ok(Config { server, admin, postgres, cache, invalidation, auth, queries })
+        }
         _ => {
             debug_assert!(!problems.is_empty(), "whatever is missing has been reported");
             Err(Problems::new(problems))

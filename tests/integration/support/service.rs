@@ -78,10 +78,16 @@ impl Plan {
 /// Installs schema `seawall` and the triggers that `plan`'s queries need.
 pub async fn migrate(plan: &Plan) {
     let url = plan.config.postgres.url.as_ref().expect("given").expose();
-    let settings = postgres_settings(&plan.config, url);
+    migrate_as(plan, url).await;
+}
+
+/// The same by another role: that of `owner`, for that of the plan.
+pub async fn migrate_as(plan: &Plan, owner: &str) {
+    let url = plan.config.postgres.url.as_ref().expect("given").expose();
+    let role = migrate::role(&postgres_settings(&plan.config, url)).await.expect("connected");
+    let settings = postgres_settings(&plan.config, owner);
     let postgres = Postgres::new(settings.clone(), |_| {}).expect("a URL");
     let wanted = postgres.wanted(&Catalog::new(plan.config.queries.clone())).await.expect("analysed");
-    let role = migrate::role(&settings).await.expect("connected");
     let report = migrate::migrate(&settings, &role, &wanted).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(report.left, [], "every table has its triggers");
 }
