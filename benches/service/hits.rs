@@ -16,14 +16,23 @@ const SECONDS: u32 = 3;
 const CONNECTIONS: u32 = 64;
 const KEYS: u32 = 100;
 
+/// An API token, and its digest among those of others.
+const TOKEN: &str = "5f0c2a1d8e7b49360c1d2e3f405162738495a6b7c8d9eafb0c1d2e3f40516273";
+const AUTH: &str = "[auth.tokens.other]\nsha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\n\
+    [auth.tokens.bench]\nqueries = [\"product\"]\nsha256 = \"371c4553498851f90f5c838fce243a774b59868742ecf4e2d340da800920654d\"\n";
+
 pub async fn ask(shop: &Shop) -> String {
     let seawall = Child::seawall(&shop.config(shop::PRODUCT)).await;
     client::sweep(seawall.port(), 1..KEYS + 1, |id| format!("/v1/queries/product?id={id}")).await;
+    let with_token = Child::seawall(&shop.config(&format!("{}{AUTH}", shop::PRODUCT))).await;
     let body = Connection::open(seawall.port()).await.get("/v1/queries/product?id=1").await;
     let bare = Child::bare(&shop.file("body"), &body).await;
-    let target = |prefix: &str| Target { prefix: prefix.into(), keys: KEYS, suffix: String::new() };
+    let target = |prefix: &str| Target { prefix: prefix.into(), keys: KEYS, suffix: String::new(), token: None };
+    let with = |target: Target| Target { token: Some(TOKEN), ..target };
     let mut servers = [
         ("Seawall", &seawall, target("/v1/queries/product?id="), vec![]),
+        ("Seawall, and the client sends a token", &seawall, with(target("/v1/queries/product?id=")), vec![]),
+        ("Seawall, which asks for the token", &with_token, with(target("/v1/queries/product?id=")), vec![]),
         ("bare hyper, same bytes, one header", &bare, target("/products/"), vec![]),
     ];
     for _ in 0..RUNS {
