@@ -4,8 +4,12 @@
 //! time to notice), then nothing is accepted any more, connections end politely, running requests have
 //! `shutdown_grace`, and what is left then is dropped, which cancels its statements in Postgres.
 
+mod reload;
+mod watch;
+
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +21,7 @@ use crate::catalog::{Catalog, InForce};
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::config::{Config, Source, Tls};
-use crate::http::admin::{self, Readiness};
+use crate::http::admin::{self, Readiness, Token};
 use crate::http::gate::Gate;
 use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
 use crate::http::read::{Options, Service};
@@ -25,6 +29,9 @@ use crate::postgres::{Announcers, BreakerState, Event, Postgres, Settings, Strea
 use crate::readthrough::origin::Origin;
 use crate::readthrough::{Bounds, Readthrough, StreamState};
 use crate::telemetry::metrics::{Connects, Metrics};
+
+use reload::{Hangups, Parts};
+pub use reload::{Loader, Reloader};
 
 /// A cancel takes some milliseconds; a database that doesn't answer must not hold up the end.
 const CLEAN_UP_WITHIN: Duration = Duration::from_secs(1);
@@ -122,7 +129,9 @@ pub struct App {
     catalog: Arc<InForce>,
     postgres: Option<Arc<Postgres>>,
     stream: Option<(Settings, StreamSettings)>,
-    token_sha256: Option<[u8; 32]>,
+    token: Arc<Token>,
+    reloader: Option<Arc<Reloader>>,
+    started: Config,
     limits: Limits,
     drain_delay: Duration,
     shutdown_grace: Duration,
@@ -168,6 +177,9 @@ impl App {
             max_waiters: config.server.max_waiters,
             proactive: config.invalidation.proactive,
         };
+        let started = config.clone();
+        let token = Arc::new(Token::default());
+        token.set(config.admin.token_sha256);
         let catalog = Catalog::new(config.queries);
         let read = Readthrough::new(&catalog, origin, bounds, clock, Chance::system(), metrics);
         let ready = Arc::new(Readiness::default());
@@ -187,7 +199,9 @@ impl App {
             catalog: Arc::new(InForce::from_pointee(catalog)),
             postgres: None,
             stream: None,
-            token_sha256: config.admin.token_sha256,
+            token,
+            reloader: None,
+            started,
             limits: Limits { max_connections: config.server.max_connections, head_timeout: HEAD_TIMEOUT },
             drain_delay: config.server.drain_delay,
             shutdown_grace: config.server.shutdown_grace,
@@ -197,6 +211,24 @@ impl App {
     /// The read path, for whoever watches from inside the process.
     pub fn read(&self) -> &Arc<Readthrough> {
         &self.read
+    }
+
+    /// Lets another configuration, which `load` reads, take the place of the present one: on SIGHUP, by `POST /reload`, and when the
+    /// file at `watched` changes.
+    pub fn reload_from(&mut self, load: Loader, watched: Option<PathBuf>) {
+        let parts = Parts {
+            read: Arc::clone(&self.read),
+            service: Arc::clone(&self.service),
+            catalog: Arc::clone(&self.catalog),
+            postgres: self.postgres.clone(),
+            token: Arc::clone(&self.token),
+        };
+        self.reloader = Some(Reloader::new(load, watched, self.started.clone(), parts));
+    }
+
+    /// Whether its configuration is to be reloaded when it changes.
+    pub fn watches(&self) -> bool {
+        self.started.server.watch_config
     }
 
     /// The queries.
@@ -215,7 +247,12 @@ impl App {
     /// start has no moment without queries; a database that is away delays it by one connection timeout at most.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
         let connections = Arc::new(Connections::default());
-        let admin_router = admin::router(Arc::clone(&self.read), Arc::clone(&self.ready), self.token_sha256);
+        let admin_router = admin::router(
+            Arc::clone(&self.read),
+            Arc::clone(&self.ready),
+            Arc::clone(&self.token),
+            self.reloader.as_ref().map(Reloader::by_request),
+        );
         let admin = tokio::spawn(async move {
             if let Err(error) = axum::serve(listeners.admin, admin_router).await {
                 tracing::error!(%error, "the admin listener ended");
@@ -234,6 +271,9 @@ impl App {
                     tracing::error!(%error, "the event stream can't be followed");
                 }
             });
+        }
+        if let Some(reloader) = &self.reloader {
+            tasks.spawn(Arc::clone(reloader).listen(Hangups::new()));
         }
         let mut shutdown = std::pin::pin!(shutdown);
         let stopped_early = match &self.postgres {

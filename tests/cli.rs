@@ -339,3 +339,44 @@ async fn a_password_is_in_no_output() {
     ran.exits(1);
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(PASSWORD), "{}", ran.stderr);
 }
+
+#[tokio::test]
+#[cfg(unix)]
+async fn a_hangup_reloads_and_a_bad_file_leaves_the_service_as_it_is() {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    let text = |ttl: &str| {
+        let ports = "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nwatch_config = false\n";
+        format!("{ports}{}ttl = {ttl:?}\n", minimal(&url_with_password()))
+    };
+    let file = File::with(&text("1h"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+        .args(["serve", "--config", file.arg(), "--log-format", "json"])
+        .env_remove("RUST_LOG")
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut until = async |said: &str| loop {
+        let line = tokio::time::timeout(LONGEST, lines.next_line()).await.unwrap_or_else(|_| panic!("never: {said}"));
+        let line = line.expect("UTF-8").unwrap_or_else(|| panic!("it ended before: {said}"));
+        assert!(!line.contains(PASSWORD), "{line}");
+        if line.contains(said) {
+            return line;
+        }
+    };
+    let pid =
+        rustix::process::Pid::from_raw(i32::try_from(child.id().expect("it runs")).expect("a pid")).expect("a pid");
+    let send = |signal| rustix::process::kill_process(pid, signal).expect("it is there");
+    until("listening").await;
+    // Until it listens for it, a hangup ends a process.
+    until("\"ready\"").await;
+    std::fs::write(&file.path, text("2h")).expect("written");
+    send(rustix::process::Signal::HUP);
+    assert!(until("the configuration is reloaded").await.contains("\"changed\":\"answer\""));
+    std::fs::write(&file.path, text("soon")).expect("written");
+    send(rustix::process::Signal::HUP);
+    assert!(until("the configuration is not reloaded").await.contains("queries.answer.ttl"));
+    send(rustix::process::Signal::TERM);
+    assert!(child.wait().await.expect("it ends").success());
+}

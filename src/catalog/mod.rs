@@ -41,18 +41,29 @@ impl Catalog {
         Self { by_name, in_order }
     }
 
-    /// A catalog of `declarations` in place of `self`. A query whose declaration is the same stays the same object, with
-    /// the shape that it has; any other begins unprepared.
+    /// A catalog of `declarations` in place of `self`. A query whose declaration is the same stays the same object. One that
+    /// differs only in how its answers live takes over the shape and the verdict that are known; any other begins unprepared.
     #[must_use]
     pub fn succeed(&self, declarations: Vec<Declaration>) -> Self {
         let mut next = Self::new(declarations);
         for query in &mut next.in_order {
-            if let Some(present) = self.get(query.name()).filter(|q| q.declaration() == query.declaration()) {
+            let Some(present) = self.get(query.name()) else { continue };
+            if present.declaration() == query.declaration() {
                 *query = Arc::clone(present);
                 next.by_name.insert(query.name().into(), Arc::clone(query));
+            } else if present.declaration().asks_the_same(query.declaration()) {
+                query.take_over(present);
             }
         }
         next
+    }
+
+    /// The queries for which `keeps` holds, the same objects.
+    #[must_use]
+    pub fn only(&self, keeps: impl Fn(&Query) -> bool) -> Self {
+        let in_order: Vec<Arc<Query>> = self.in_order.iter().filter(|query| keeps(query)).cloned().collect();
+        let by_name = in_order.iter().map(|q| (q.name().into(), Arc::clone(q))).collect();
+        Self { by_name, in_order }
     }
 
     /// The query called `name`.

@@ -51,6 +51,15 @@ pub struct Declaration {
     pub policy: Policy,
 }
 
+impl Declaration {
+    /// Whether `other` is the same statement with the same dependencies, whatever becomes of its answers. The bound on rows is in
+    /// the statement that is sent.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        let alike = Self { policy: other.policy.clone(), ..self.clone() };
+        alike == *other && self.policy.max_rows == other.policy.max_rows
+    }
+}
+
 /// A result column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -153,6 +162,12 @@ impl Query {
         }
     }
 
+    /// Takes over what is known of `other`, which asks the same.
+    pub(super) fn take_over(&self, other: &Self) {
+        self.shape.store(other.shape.load_full());
+        self.verdict.store(other.verdict.load_full());
+    }
+
     /// Replaces the shape. Entries of another fingerprint are not found any more, and age out.
     pub fn reshape(&self, shape: Shape) {
         self.shape.store(Arc::new(shape));
@@ -176,25 +191,18 @@ impl Query {
     }
 }
 
-/// The fingerprint of a shape; `session` is whatever of the session's settings shapes the bytes.
-pub fn fingerprint(
-    name: &str,
-    sql: &str,
-    types: &[&ParamType],
-    columns: &[Column],
-    form: ResultForm,
-    claims: &[Box<str>],
-    session: &str,
-) -> u64 {
+/// The fingerprint of a shape: of what is asked, what comes back, and which writes are said to make it wrong. `session` is
+/// whatever of the session's settings shapes the bytes.
+pub fn fingerprint(declaration: &Declaration, types: &[&ParamType], columns: &[Column], session: &str) -> u64 {
     use std::fmt::Write as _;
     // Lengths before texts: no two different lists spell the same.
-    let mut text = String::with_capacity(sql.len() + 256);
+    let mut text = String::with_capacity(declaration.statement.text().len() + 256);
     let mut push = |part: &str| {
         let _ = write!(text, "{}:{part};", part.len());
     };
-    push(name);
-    push(sql);
-    push(form.as_str());
+    push(&declaration.name);
+    push(declaration.statement.text());
+    push(declaration.result.as_str());
     push(session);
     for kind in types {
         push(&kind.to_string());
@@ -204,9 +212,11 @@ pub fn fingerprint(
         push(&column.name);
         push(&column.type_name);
     }
-    for claim in claims {
-        push("claim");
+    push("->");
+    for claim in &declaration.claims {
         push(claim);
     }
+    // What was stored under other tags would not be found wrong by the writes that these name.
+    push(&format!("{:?} {:?}", declaration.depends, declaration.tags));
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }

@@ -62,17 +62,17 @@ pub async fn serve(args: Args) -> u8 {
     match database {
         Database::Configured => {
             let url = config.postgres.url.as_ref().map(|url| url.expose().to_owned()).unwrap_or_default();
-            run(config, &url, listeners).await
+            run(config, &url, listeners, args).await
         }
         #[cfg(feature = "embedded")]
-        Database::Embedded => embedded(config, listeners).await,
+        Database::Embedded => embedded(config, listeners, args).await,
         #[cfg(not(feature = "embedded"))]
         Database::Embedded => BAD_USAGE,
     }
 }
 
 #[cfg(feature = "embedded")]
-async fn embedded(config: Config, listeners: Listeners) -> u8 {
+async fn embedded(config: Config, listeners: Listeners, args: Args) -> u8 {
     use crate::postgres::embedded::{Embedded, EmbeddedOptions};
     tracing::info!("starting a private Postgres with the sample shop");
     let started = tokio::select! {
@@ -90,7 +90,7 @@ async fn embedded(config: Config, listeners: Listeners) -> u8 {
             if let Err(error) = super::migrate::bring_up(&config, &url).await {
                 tracing::warn!(%error, "the private Postgres has no event log");
             }
-            let code = run(config, &url, listeners).await;
+            let code = run(config, &url, listeners, args).await;
             if let Err(error) = postgres.stop().await {
                 tracing::warn!(%error, "the private Postgres did not stop cleanly");
             }
@@ -103,10 +103,12 @@ async fn embedded(config: Config, listeners: Listeners) -> u8 {
     }
 }
 
-async fn run(config: Config, url: &str, listeners: Listeners) -> u8 {
+async fn run(config: Config, url: &str, listeners: Listeners, args: Args) -> u8 {
     let (listen, admin) = (listeners.queries.local_addr(), listeners.admin.local_addr());
     match App::new(config, url) {
-        Ok(app) => {
+        Ok(mut app) => {
+            let watched = app.watches().then(|| args.config.config.clone());
+            app.reload_from(Box::new(move || load(&args, database(&args))), watched);
             if let (Ok(listen), Ok(admin)) = (listen, admin) {
                 tracing::info!(%listen, %admin, queries = app.catalog().len(), "listening");
             }

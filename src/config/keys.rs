@@ -122,6 +122,7 @@ pub static KEYS: &[Key] = &[
     key(Server, "max_waiters", Now, Is("50000"), "requests waiting for fills; more are refused"),
     key(Server, "body_max_bytes", Now, Is(r#""64KiB""#), "largest body of a request"),
     key(Server, "expose_stamp", Now, Is("false"), "Seawall-Stamp on every answer"),
+    key(Server, "watch_config", Now, Is("true"), "a changed configuration is reloaded, as by SIGHUP"),
     key(
         Admin,
         "token_sha256",

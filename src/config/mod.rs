@@ -19,6 +19,7 @@ mod substitute;
 mod suggest;
 mod units;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
@@ -58,6 +59,8 @@ pub struct Config {
     pub invalidation: Invalidation,
     /// `[auth]`; `None`: everybody may ask everything.
     pub auth: Option<crate::access::Settings>,
+    /// Files that it names and is made of, beside its own.
+    pub files: Vec<PathBuf>,
     /// `[queries.*]`, with what they inherit from `[defaults]`; at least one, in the order of the file.
     pub queries: Vec<Declaration>,
 }
@@ -82,6 +85,8 @@ pub struct Server {
     pub body_max_bytes: u64,
     /// Whether every answer has its stamp in a header, and not only where a request asks for it.
     pub expose_stamp: bool,
+    /// Whether a changed configuration is reloaded by itself.
+    pub watch_config: bool,
 }
 
 /// Who may use the admin listener.
@@ -99,7 +104,7 @@ impl fmt::Debug for Admin {
 }
 
 /// How the database is reached, and the settings that shape answers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Postgres {
     /// URL or key=value string, without `sslmode`, which is in `tls`. `None` exactly for [`Database::Embedded`].
     pub url: Option<Secret>,
@@ -209,8 +214,15 @@ impl Config {
         database: Database,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Problems> {
+        let files = RefCell::default();
+        let mut config = Self::check(text, database, substitute::Sources { base_dir, env, files: &files })?;
+        config.files = files.into_inner();
+        Ok(config)
+    }
+
+    fn check(text: &str, database: Database, sources: substitute::Sources<'_>) -> Result<Self, Problems> {
         let table = raw::document(text).map_err(Problems::new)?;
-        check::check(&table, database, substitute::Sources { base_dir, env })
+        check::check(&table, database, sources)
     }
 }
 

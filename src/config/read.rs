@@ -3,7 +3,7 @@
 //! Every reader returns a value or has reported why not. A value is looked for in its table, then in the one it
 //! inherits from, then in the table of keys.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::bounds::Range;
@@ -271,7 +271,7 @@ impl<'a> Reader<'a> {
         if text.is_empty() {
             return Ok(None);
         }
-        let path = self.sources.base_dir.join(&text);
+        let path = self.sources.path(&text);
         let why = match std::fs::File::open(&path).and_then(|file| file.metadata()) {
             Ok(metadata) if !metadata.is_dir() => return Ok(Some(path)),
             Ok(_) => "it is a directory".to_owned(),
@@ -300,9 +300,9 @@ impl<'a> Reader<'a> {
         self.refuse(&given.at, format!("{} is out of range; write {low} to {high}", given.shown))
     }
 
-    /// The directory that relative paths start from.
-    pub(super) fn base_dir(&self) -> &'a Path {
-        self.sources.base_dir
+    /// The path of a file that the configuration names.
+    pub(super) fn path(&self, named: &str) -> PathBuf {
+        self.sources.path(named)
     }
 }
 

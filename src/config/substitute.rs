@@ -5,9 +5,10 @@
 //! just text. Keys are never replaced, and neither is SQL nor a parameter's type: SQL comes from the configuration
 //! alone. As in a shell, `:-` gives its default where the variable is unset or empty; `${VAR}` takes an empty one.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest file that `${file:…}` takes, in bytes: a secret, a certificate's path, an address.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -19,6 +20,17 @@ pub(super) struct Sources<'a> {
     pub(super) base_dir: &'a Path,
     /// The environment.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    /// Every file that is named, for whoever watches them.
+    pub(super) files: &'a RefCell<Vec<PathBuf>>,
+}
+
+impl Sources<'_> {
+    /// The path of a file that the configuration names, remembered.
+    pub(super) fn path(self, named: &str) -> PathBuf {
+        let path = self.base_dir.join(named);
+        self.files.borrow_mut().push(path.clone());
+        path
+    }
 }
 
 /// What became of a string.
@@ -89,7 +101,7 @@ fn resolve(reference: &str, sources: Sources<'_>) -> Result<String, String> {
 }
 
 fn read(path: &str, sources: Sources<'_>) -> Result<String, String> {
-    let file = File::open(sources.base_dir.join(path)).map_err(|e| format!("the file can't be opened: {e}"))?;
+    let file = File::open(sources.path(path)).map_err(|e| format!("the file can't be opened: {e}"))?;
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file at the bound from one beyond, without reading all of /dev/zero.
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| format!("the file can't be read: {e}"))?;
@@ -128,7 +140,8 @@ mod tests {
     }
 
     fn run(text: &str) -> Result<String, Vec<String>> {
-        substitute(text, Sources { base_dir: Path::new("/nonexistent"), env: &env }).map(|s| s.text)
+        substitute(text, Sources { base_dir: Path::new("/nonexistent"), env: &env, files: &RefCell::default() })
+            .map(|s| s.text)
     }
 
     #[test]
@@ -163,7 +176,10 @@ mod tests {
 
     #[test]
     fn a_literal_is_not_from_outside() {
-        let of = |text| substitute(text, Sources { base_dir: Path::new(""), env: &env }).expect("it is well formed");
+        let of = |text| {
+            substitute(text, Sources { base_dir: Path::new(""), env: &env, files: &RefCell::default() })
+                .expect("it is well formed")
+        };
         assert!(!of("$${HOST}").from_outside);
         assert!(of("${NONE:-5}").from_outside);
     }
@@ -173,7 +189,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let with = |content: &[u8]| {
             std::fs::write(dir.path().join("s"), content).expect("a file");
-            substitute("${file:s}", Sources { base_dir: dir.path(), env: &env }).map(|s| s.text)
+            substitute("${file:s}", Sources { base_dir: dir.path(), env: &env, files: &RefCell::default() })
+                .map(|s| s.text)
         };
         assert_eq!(with(b"pw").as_deref(), Ok("pw"));
         assert_eq!(with(b"pw\n").as_deref(), Ok("pw"));

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::problem::{Code, Problem};
+use super::reload::{self, Reload};
 use super::response::{self, Response, ResponseBody};
 use super::{invalidate, list};
 use crate::catalog::verdict::Verdict;
@@ -75,14 +77,34 @@ pub fn alive() -> Response {
     response::json(StatusCode::OK, &json!({ "status": "alive" }))
 }
 
+/// What of the admin listener a reload changes.
+#[derive(Default)]
+pub struct Token {
+    sha256: ArcSwapOption<[u8; 32]>,
+    needs_restart: ArcSwap<Vec<String>>,
+}
+
+impl Token {
+    /// The token of this digest is asked for from now on; `None`: none is.
+    pub fn set(&self, sha256: Option<[u8; 32]>) {
+        self.sha256.store(sha256.map(Arc::new));
+    }
+
+    /// Keys of the configuration that are not in force, for `/status`.
+    pub fn needs_restart(&self, keys: Vec<String>) {
+        self.needs_restart.store(Arc::new(keys));
+    }
+}
+
 struct Admin {
     read: Arc<Readthrough>,
     ready: Arc<Readiness>,
-    token_sha256: Option<[u8; 32]>,
+    token: Arc<Token>,
+    reload: Option<Reload>,
 }
 
-/// The admin listener's routes. `/status` and `/v1/invalidate` need the token where there is one; health and metrics none.
-pub fn router(read: Arc<Readthrough>, ready: Arc<Readiness>, token_sha256: Option<[u8; 32]>) -> Router {
+/// The admin listener's routes. What isn't health or metrics needs the token where there is one.
+pub fn router(read: Arc<Readthrough>, ready: Arc<Readiness>, token: Arc<Token>, reload: Option<Reload>) -> Router {
     Router::new()
         .route("/livez", get(|| async { into_axum(alive()) }))
         .route(
@@ -92,20 +114,24 @@ pub fn router(read: Arc<Readthrough>, ready: Arc<Readiness>, token_sha256: Optio
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/v1/invalidate", post(invalidate))
+        .route("/reload", post(reloaded))
         .layer(DefaultBodyLimit::max(invalidate::BODY_MAX_BYTES))
         .fallback(|headers: HeaderMap| async move {
             into_axum(
-                Problem::new(Code::UnknownPath, "here are /livez, /readyz, /metrics, /status and /v1/invalidate")
-                    .respond(&headers),
+                Problem::new(
+                    Code::UnknownPath,
+                    "here are /livez, /readyz, /metrics, /status, /v1/invalidate and /reload",
+                )
+                .respond(&headers),
             )
         })
         .method_not_allowed_fallback(
             |method: axum::http::Method, uri: axum::http::Uri, headers: HeaderMap| async move {
-                let allow = if uri.path() == "/v1/invalidate" { "POST" } else { "GET, HEAD" };
+                let allow = if matches!(uri.path(), "/v1/invalidate" | "/reload") { "POST" } else { "GET, HEAD" };
                 into_axum(Problem::method(&method, allow).respond(&headers))
             },
         )
-        .with_state(Arc::new(Admin { read, ready, token_sha256 }))
+        .with_state(Arc::new(Admin { read, ready, token, reload }))
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
@@ -117,7 +143,16 @@ async fn status(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> axum::re
     if let Err(refused) = admin.admit(&headers) {
         return refused;
     }
-    into_axum(response::json(StatusCode::OK, &document(&admin.read)))
+    let mut document = document(&admin.read);
+    document["needs_restart"] = json!(**admin.token.needs_restart.load());
+    into_axum(response::json(StatusCode::OK, &document))
+}
+
+async fn reloaded(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> axum::response::Response {
+    if let Err(refused) = admin.admit(&headers) {
+        return refused;
+    }
+    into_axum(reload::respond(admin.reload.as_ref(), &headers).await)
 }
 
 async fn invalidate(
@@ -139,7 +174,7 @@ impl Admin {
     /// Lets a request in that has the token, where there is one.
     #[expect(clippy::result_large_err, reason = "it is sent at once")]
     fn admit(&self, headers: &HeaderMap) -> Result<(), axum::response::Response> {
-        if self.token_sha256.is_none_or(|expected| presents(headers, &expected)) {
+        if self.token.sha256.load().as_ref().is_none_or(|expected| presents(headers, expected)) {
             return Ok(());
         }
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];

@@ -16,6 +16,7 @@ pub mod pages;
 pub mod problem;
 mod pulse;
 pub mod read;
+pub mod reload;
 mod represent;
 pub mod response;
 mod strict;

@@ -76,6 +76,8 @@ codes! {
         "Ask for less, for instance with a parameter that limits the rows; or max_rows is raised in the configuration.";
     ResultTooLarge = "result_too_large", UNPROCESSABLE_ENTITY, "The answer is larger than result_max_bytes",
         "Ask for less, or cache.result_max_bytes is raised in the configuration.";
+    BadConfig = "bad_config", UNPROCESSABLE_ENTITY, "The configuration can't be put in force",
+        "The field errors names each key that is wrong and the remedy. The configuration that was in force still is.";
     NotOneRow = "not_one_row", INTERNAL_SERVER_ERROR, "The query found more than one row where it may find one",
         "The query is declared with result = row or value. Its SQL must not find more than one row.";
     QueryBroken = "query_broken", INTERNAL_SERVER_ERROR, "The query fails in the database",
@@ -178,6 +180,11 @@ impl Problem {
             let _ = write!(detail, " {}", if error.param.is_empty() { "the body" } else { &error.param });
         }
         Self { errors, ..Self::new(Code::BadParameter, detail) }
+    }
+
+    /// Names what is wrong, one by one.
+    pub fn listing(self, errors: Vec<BadParam>) -> Self {
+        Self { errors, ..self }
     }
 
     /// The wrong method; `allow` lists the right ones.

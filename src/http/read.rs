@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
@@ -50,7 +51,8 @@ const QUERIES: &str = "/v1/queries/";
 pub struct Service {
     read: Arc<Readthrough>,
     gate: ArcSwap<Gate>,
-    options: Options,
+    body_max_bytes: AtomicU64,
+    exposes_stamp: AtomicBool,
     ready: Arc<super::admin::Readiness>,
 }
 
@@ -101,7 +103,19 @@ impl From<Response> for Reply {
 impl Service {
     /// The service over `read`, for whoever `gate` lets in.
     pub fn new(read: Arc<Readthrough>, gate: Gate, options: Options, ready: Arc<super::admin::Readiness>) -> Arc<Self> {
-        Arc::new(Self { read, gate: ArcSwap::from_pointee(gate), options, ready })
+        Arc::new(Self {
+            read,
+            gate: ArcSwap::from_pointee(gate),
+            body_max_bytes: AtomicU64::new(options.body_max_bytes),
+            exposes_stamp: AtomicBool::new(options.expose_stamp),
+            ready,
+        })
+    }
+
+    /// Does as `options` say from now on.
+    pub fn set(&self, options: Options) {
+        self.body_max_bytes.store(options.body_max_bytes, Ordering::Relaxed);
+        self.exposes_stamp.store(options.expose_stamp, Ordering::Relaxed);
     }
 
     /// Lets in whoever `gate` does from now on.
@@ -223,7 +237,7 @@ impl Service {
     /// Whether every answer carries its stamp.
     #[inline]
     pub(super) fn exposes_stamp(&self) -> bool {
-        self.options.expose_stamp
+        self.exposes_stamp.load(Ordering::Relaxed)
     }
 
     /// The read path.
@@ -260,7 +274,7 @@ impl Service {
         started: Moment,
     ) -> Reply {
         let headers = request.headers();
-        let limit = self.options.body_max_bytes;
+        let limit = self.body_max_bytes.load(Ordering::Relaxed);
         let said = request.body().size_hint().lower();
         let refusal = if !sends_json(headers) {
             Some(Problem::new(Code::NotJson, "Content-Type"))

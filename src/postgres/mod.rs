@@ -89,6 +89,8 @@ type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
 /// A database that answers queries. Nothing is connected before something is asked; [`Postgres::supervise`] asks.
 pub struct Postgres {
     shared: Arc<Shared>,
+    /// What is known of the queries in force.
+    settled: Arc<stream::schema::Settled>,
     reconnect_max: Duration,
 }
 
@@ -121,7 +123,7 @@ impl Postgres {
             upkeep: Upkeep::new(Connector::new(&settings)?),
             announcers: settings.announcers.clone(),
         };
-        Ok(Self { shared: Arc::new(shared), reconnect_max: settings.reconnect_max })
+        Ok(Self { shared: Arc::new(shared), settled: Arc::default(), reconnect_max: settings.reconnect_max })
     }
 
     /// Prepares every query and gives each its shape; one that is broken affects no other.

@@ -109,9 +109,7 @@ async fn prepared(
     let settings = declaration.claims.iter().map(|claim| Param::setting(claim)).collect();
 
     let types: Vec<&ParamType> = params.iter().map(|param| &param.kind).collect();
-    let text = declaration.statement.text();
-    let (form, claims) = (declaration.result, &declaration.claims);
-    let fingerprint = fingerprint(&declaration.name, text, &types, &columns, form, claims, session_settings);
+    let fingerprint = fingerprint(declaration, &types, &columns, session_settings);
     let warnings = warnings(&sql, &columns);
     Ok(Prepared { params, settings, columns, fingerprint, wrapped, warnings })
 }

@@ -141,7 +141,11 @@ impl Readthrough {
     /// Takes `catalog` in place of the present one. Queries that both have go on undisturbed: entries, flights and
     /// waiting requests of theirs are not touched. Requests under way end with the route that they began with.
     pub fn replace(&self, catalog: &Catalog) {
-        self.routes.rcu(|present| present.succeed(catalog, &self.metrics));
+        let former = self.routes.rcu(|present| present.succeed(catalog, &self.metrics));
+        // Counters stay where they are; of what is gone there is no verdict.
+        for route in former.iter().filter(|route| catalog.get(route.query().name()).is_none()) {
+            self.metrics.verdict(route.query().name(), &route::VERDICTS, "");
+        }
     }
 
     /// The routes as they are now; takes no lock. Not to be held across an await.

@@ -4,6 +4,8 @@
 //! query are resolved when its route is made; a request looks nothing up. The text of each HELP line is the doc comment
 //! of its field, shortened.
 
+use std::time::Duration;
+
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -97,6 +99,9 @@ pub struct Metrics {
     pub malformed_notifications: IntCounter,
     proactive: Box<[IntCounter]>,
     callers: IntCounterVec,
+    reload_success: IntGauge,
+    reload_time: Gauge,
+    reloads: [IntCounter; 2],
     unauthorized: Box<[IntCounter]>,
     /// From a canary's being sent to its being applied.
     pub invalidation_lag: Histogram,
@@ -159,6 +164,18 @@ impl Metrics {
             "Hot entries that were invalidated, by whether they were refreshed before anybody asked.",
             &["outcome"],
         );
+        let reloads = counters(
+            r,
+            "seawall_config_reloads_total",
+            "Configurations that were read, the first included, by whether they came into force.",
+            &["outcome"],
+        );
+        let reload_time = Gauge::new(
+            "seawall_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read, in seconds since 1970.",
+        )
+        .expect(REGISTERED);
+        r.register(Box::new(reload_time.clone())).expect(REGISTERED);
         let unauthorized = counters(
             r,
             "seawall_unauthorized_total",
@@ -238,6 +255,13 @@ impl Metrics {
                 &[],
             )
             .with_label_values(NO_LABELS),
+            reload_success: gauge(
+                r,
+                "seawall_config_reload_success",
+                "1 where the configuration that was read last is in force.",
+            ),
+            reload_time,
+            reloads: ["refused", "ok"].map(|outcome| reloads.with_label_values(&[outcome])),
             callers: counters(
                 r,
                 "seawall_caller_requests_total",
@@ -269,6 +293,15 @@ impl Metrics {
             event_log_rows: gauge(r, "seawall_event_log_rows", "Rows of the event log, about, as of the last pruning."),
             freshness_bound,
             registry,
+        }
+    }
+
+    /// Counts a configuration that was read at this time of day, and whether it came into force.
+    pub fn reloaded(&self, in_force: bool, at: Duration) {
+        self.reloads[usize::from(in_force)].inc();
+        self.reload_success.set(i64::from(in_force));
+        if in_force {
+            self.reload_time.set(at.as_secs_f64());
         }
     }
 

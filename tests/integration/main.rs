@@ -14,6 +14,7 @@ mod origin;
 mod outage;
 mod outage_load;
 mod pooler;
+mod reload;
 mod stampede;
 mod strict;
 mod support;

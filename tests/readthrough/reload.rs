@@ -42,7 +42,7 @@ async fn queries_that_both_catalogs_have_keep_their_entries_and_their_flights() 
 }
 
 #[test]
-fn a_query_whose_declaration_changed_begins_unprepared_and_the_others_stay_what_they_are() {
+fn a_query_whose_declaration_changed_is_another_and_the_others_stay_what_they_are() {
     let (a, b) = (declare("a", Policy::default()), declare("b", Policy::default()));
     let before = Catalog::new(vec![a.clone(), b]);
     let changed = declare("b", Policy { ttl: Duration::from_secs(1), ..Policy::default() });
@@ -50,4 +50,19 @@ fn a_query_whose_declaration_changed_begins_unprepared_and_the_others_stay_what_
     let same = |name| Arc::ptr_eq(before.get(name).expect("declared"), after.get(name).expect("declared"));
     assert!(same("a") && !same("b"));
     assert!(after.iter().all(|q| Arc::ptr_eq(q, after.get(q.name()).expect("declared"))));
+}
+
+#[test]
+fn what_asks_the_same_keeps_what_is_known_of_it_and_anything_else_begins_unprepared() {
+    let short = Policy { ttl: Duration::from_secs(1), ..Policy::default() };
+    let fewer = Policy { max_rows: 1, ..Policy::default() };
+    let (a, b, c) = (declare("a", Policy::default()), declare("b", Policy::default()), declare("c", Policy::default()));
+    let before = Catalog::new(vec![a, b, c.clone()]);
+    for query in before.iter() {
+        query.reshape(Shape::Broken(seawall::catalog::Broken { reason: "known".into() }));
+    }
+    let tagged = Declaration { claims: vec!["org".into()], ..c };
+    let after = before.succeed(vec![declare("a", short), declare("b", fewer), tagged]);
+    let known = |name| matches!(&**after.get(name).expect("declared").shape(), Shape::Broken(_));
+    assert_eq!([known("a"), known("b"), known("c")], [true, false, false]);
 }

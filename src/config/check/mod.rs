@@ -53,7 +53,7 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
         (Some(server), Some(admin), Some(postgres), Some(cache), Some(invalidation), Some(auth), Some(queries))
             if problems.is_empty() =>
         {
-            Ok(Config { server, admin, postgres, cache, invalidation, auth, queries })
+            Ok(Config { server, admin, postgres, cache, invalidation, auth, queries, files: vec![] })
         }
         _ => {
             debug_assert!(!problems.is_empty(), "whatever is missing has been reported");
@@ -134,6 +134,7 @@ fn check_server(
     let max_waiters = reader.count(place, "max_waiters", &bounds::MAX_WAITERS);
     let body_max_bytes = reader.size(place, "body_max_bytes", &bounds::BODY_MAX_BYTES);
     let expose_stamp = reader.flag(place, "expose_stamp");
+    let watch_config = reader.flag(place, "watch_config");
     Some(Server {
         listen: listen?,
         admin_listen: admin_listen?,
@@ -143,6 +144,7 @@ fn check_server(
         max_waiters: max_waiters?,
         body_max_bytes: body_max_bytes?,
         expose_stamp: expose_stamp?,
+        watch_config: watch_config?,
     })
 }
 

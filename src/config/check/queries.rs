@@ -162,7 +162,7 @@ fn own_text(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<String> {
 
 fn file_text(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<String> {
     let (path, given) = reader.text(place, "sql_file")?;
-    match read(&reader.base_dir().join(path)) {
+    match read(&reader.path(&path)) {
         Ok(text) => Some(text),
         Err(why) => {
             let message = format!("{} {why}", given.shown);

@@ -29,7 +29,8 @@ mod doorbell;
 mod listener;
 mod notified;
 mod poll;
-mod schema;
+pub(super) mod schema;
+mod succeed;
 mod upkeep;
 
 use std::collections::{HashMap, VecDeque};

@@ -4,7 +4,7 @@
 //! with the next one that looks. (Queries take no locks on functions and types, so a statement's snapshot can see a change
 //! that its backend's caches have missed.) Until every query is judged anew, nothing that is filled is kept.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -28,39 +28,72 @@ pub(super) struct Schema {
     postgres: Arc<Postgres>,
     read: Arc<Readthrough>,
     catalog: Arc<InForce>,
-    present: Option<Present>,
-    analysing: Option<JoinHandle<Result<Present, OriginError>>>,
+    settled: Arc<Settled>,
+    /// With the generation that it began in.
+    analysing: Option<(u64, JoinHandle<Result<Present, OriginError>>)>,
+    /// The generation whose closure the poll under way looks at.
+    looking: u64,
     /// Flushed once, and due again at the next look.
     flush_again: bool,
     look_at: Instant,
     retry_at: Instant,
 }
 
+/// What is known of the queries in force, for the stream and for whoever puts other queries in their place.
+#[derive(Default)]
+pub(in crate::postgres) struct Settled(Mutex<State>);
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) present: Option<Present>,
+    /// Counts what is put in the place of `present`.
+    pub(super) generation: u64,
+}
+
+impl Settled {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(super) fn put(&mut self, present: Option<Present>) {
+        self.present = present;
+        self.generation += 1;
+    }
+}
+
 /// What was found out last.
-struct Present {
-    analysed: Analysed,
+#[derive(Clone)]
+pub(super) struct Present {
+    pub(super) analysed: Analysed,
     /// The shapes that were judged.
-    shapes: Vec<Option<u64>>,
+    pub(super) shapes: Vec<Option<u64>>,
+    /// What answers rest on.
+    pub(super) basis: SchemaFingerprint,
 }
 
 impl Present {
     /// What answers rest on: the definitions, and the shapes that were judged. Of a query that had none there is no verdict, so
     /// what it stored then is not what it would store now.
-    fn basis(&self) -> SchemaFingerprint {
-        let shapes: Vec<u8> = self.shapes.iter().flat_map(|shape| shape.unwrap_or_default().to_le_bytes()).collect();
-        SchemaFingerprint(self.analysed.fingerprint.0 ^ xxhash_rust::xxh3::xxh3_128(&shapes))
+    fn new(analysed: Analysed, shapes: Vec<Option<u64>>) -> Self {
+        let bytes: Vec<u8> = shapes.iter().flat_map(|shape| shape.unwrap_or_default().to_le_bytes()).collect();
+        let basis = SchemaFingerprint(analysed.fingerprint.0 ^ xxhash_rust::xxh3::xxh3_128(&bytes));
+        Self { analysed, shapes, basis }
     }
 }
 
 impl Schema {
     pub(super) fn new(postgres: Arc<Postgres>, read: Arc<Readthrough>, catalog: Arc<InForce>) -> Self {
         let now = Instant::now();
+        let settled = Arc::clone(&postgres.settled);
         Self {
             postgres,
             read,
             catalog,
-            present: None,
+            settled,
             analysing: None,
+            looking: 0,
             flush_again: false,
             look_at: now,
             retry_at: now,
@@ -69,7 +102,7 @@ impl Schema {
 
     /// Whether what can be known of the queries is.
     pub(super) fn is_settled(&self) -> bool {
-        self.present.is_some()
+        self.settled.lock().present.is_some()
     }
 
     /// The shortest of the queries' `max_lag`.
@@ -83,7 +116,10 @@ impl Schema {
         if now < self.look_at {
             return None;
         }
-        let closure = self.present.as_ref()?.analysed.closure.clone();
+        let state = self.settled.lock();
+        let closure = state.present.as_ref()?.analysed.closure.clone();
+        self.looking = state.generation;
+        drop(state);
         self.look_at = now + (self.max_lag() / 2).min(LONGEST_PAUSE);
         Some(closure)
     }
@@ -94,16 +130,21 @@ impl Schema {
             return false;
         }
         let again = std::mem::take(&mut self.flush_again);
-        let changed = self
-            .present
-            .as_ref()
-            .is_some_and(|present| found.is_some_and(|found| found != present.analysed.fingerprint));
+        let mut state = self.settled.lock();
+        // Where other queries have been put in force meanwhile, it was another closure's. What it would have shown, the next look
+        // at theirs will, which has this one in it.
+        let is_of_present = state.generation == self.looking;
+        let changed = is_of_present
+            && state
+                .present
+                .as_ref()
+                .is_some_and(|present| found.is_some_and(|found| found != present.analysed.fingerprint));
         if changed {
             tracing::info!(
                 "a definition that answers rest on has changed: queries are judged again, and every entry is refilled"
             );
             self.read.unsettle();
-            self.present = None;
+            state.put(None);
             self.flush_again = true;
         }
         changed || again
@@ -111,12 +152,16 @@ impl Schema {
 
     /// Begins an analysis where one is due, and takes over what one has found out.
     pub(super) fn keep_up(&mut self) {
-        if self.analysing.as_ref().is_some_and(JoinHandle::is_finished)
-            && let Some(analysing) = self.analysing.take()
+        if self.analysing.as_ref().is_some_and(|(_, analysing)| analysing.is_finished())
+            && let Some((began, analysing)) = self.analysing.take()
         {
-            self.take_over(analysing);
+            self.take_over(began, analysing);
         }
-        let is_known = self.present.as_ref().is_some_and(|present| present.shapes == shapes(&self.catalog.load()));
+        let (is_known, generation) = {
+            let state = self.settled.lock();
+            let known = state.present.as_ref().is_some_and(|present| present.shapes == shapes(&self.catalog.load()));
+            (known, state.generation)
+        };
         if is_known || self.analysing.is_some() || Instant::now() < self.retry_at {
             return;
         }
@@ -128,21 +173,27 @@ impl Schema {
         }
         let postgres = Arc::clone(&self.postgres);
         let reshape = self.flush_again;
-        self.analysing = Some(tokio::spawn(async move {
+        let analysing = tokio::spawn(async move {
             if reshape {
                 postgres.prepare_all(&catalog).await?;
             }
             let shapes = shapes(&catalog);
-            postgres.analyse_all(&catalog).await.map(|analysed| Present { analysed, shapes })
-        }));
+            postgres.analyse_all(&catalog).await.map(|analysed| Present::new(analysed, shapes))
+        });
+        self.analysing = Some((generation, analysing));
     }
 
-    fn take_over(&mut self, analysing: JoinHandle<Result<Present, OriginError>>) {
+    fn take_over(&mut self, began: u64, analysing: JoinHandle<Result<Present, OriginError>>) {
         use futures_util::FutureExt as _;
         match analysing.now_or_never() {
             Some(Ok(Ok(present))) => {
-                self.read.rest_on(Some(present.basis()));
-                self.present = Some(present);
+                let mut state = self.settled.lock();
+                if state.generation != began {
+                    // Others are in force by now.
+                    return;
+                }
+                self.read.rest_on(Some(present.basis));
+                state.put(Some(present));
                 // What changed meanwhile shows at once.
                 self.look_at = Instant::now();
             }
@@ -160,14 +211,14 @@ impl Schema {
 
     /// There is a log to follow: what is kept from here on rests on verdicts, and there are none yet.
     pub(super) fn begin(&self) {
-        if self.present.is_none() {
+        if !self.is_settled() {
             self.read.unsettle();
         }
     }
 
     /// Nothing is known: queries live by their ttl.
     pub(super) fn forget(&mut self) {
-        if let Some(analysing) = self.analysing.take() {
+        if let Some((_, analysing)) = self.analysing.take() {
             analysing.abort();
         }
         self.withdraw();
@@ -176,20 +227,20 @@ impl Schema {
     fn withdraw(&mut self) {
         self.read.unsettle();
         self.catalog.load().iter().for_each(|query| query.unjudge());
-        self.present = None;
+        self.settled.lock().put(None);
         self.read.rest_on(None);
     }
 }
 
 impl Drop for Schema {
     fn drop(&mut self) {
-        if let Some(analysing) = self.analysing.take() {
+        if let Some((_, analysing)) = self.analysing.take() {
             analysing.abort();
         }
     }
 }
 
 /// What each query's shape is; `None` for one that has none.
-fn shapes(catalog: &Catalog) -> Vec<Option<u64>> {
+pub(super) fn shapes(catalog: &Catalog) -> Vec<Option<u64>> {
     catalog.iter().map(|query| query.prepared().map(|prepared| prepared.fingerprint)).collect()
 }

@@ -1,7 +1,7 @@
 //! A whole service in this process: its own ports, its own store, over a test's database.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +29,26 @@ pub struct TestService {
 pub struct Plan {
     pub config: Config,
     pub limits: Option<Limits>,
+    /// Where the configuration can be read again.
+    pub file: Option<PathBuf>,
 }
 
 /// Parses `toml`, with `url` for the database.
 pub fn plan(url: &str, toml: &str) -> Plan {
+    let config = Config::parse(&text(url, toml), Path::new("."), Database::Configured, &|_| None)
+        .unwrap_or_else(|problems| panic!("the test's configuration:\n{problems}"));
+    Plan { config, limits: None, file: None }
+}
+
+/// The same from a file, which is written.
+pub fn plan_at(file: &Path, url: &str, toml: &str) -> Plan {
+    std::fs::write(file, text(url, toml)).expect("written");
+    let config = Config::load(file, Database::Configured).unwrap_or_else(|problems| panic!("{problems}"));
+    Plan { config, limits: None, file: Some(file.to_owned()) }
+}
+
+/// The text of a configuration.
+pub fn text(url: &str, toml: &str) -> String {
     let text = format!("{toml}\n");
     let text = if text.contains("[postgres]") {
         text.replace("[postgres]", &format!("[postgres]\nurl = \"{url}\""))
@@ -40,11 +56,7 @@ pub fn plan(url: &str, toml: &str) -> Plan {
         format!("[postgres]\nurl = \"{url}\"\n{text}")
     };
     // Events are what some tests are about; the others are spared the stream.
-    let text =
-        if text.contains("[invalidation]") { text } else { format!("{text}[invalidation]\nsource = \"none\"\n") };
-    let config = Config::parse(&text, Path::new("."), Database::Configured, &|_| None)
-        .unwrap_or_else(|problems| panic!("the test's configuration:\n{problems}"));
-    Plan { config, limits: None }
+    if text.contains("[invalidation]") { text } else { format!("{text}[invalidation]\nsource = \"none\"\n") }
 }
 
 impl Plan {
@@ -54,6 +66,10 @@ impl Plan {
         let mut app = App::new(self.config, &url).expect("the service can be put together");
         if let Some(limits) = self.limits {
             app.limit(limits);
+        }
+        if let Some(file) = self.file {
+            let watched = app.watches().then(|| file.clone());
+            app.reload_from(Box::new(move || Config::load(&file, Database::Configured)), watched);
         }
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listeners =
