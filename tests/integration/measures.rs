@@ -164,7 +164,7 @@ async fn a_scripted_load_gives_the_exact_value_of_each_measure() {
 #[tokio::test]
 async fn every_metric_is_documented_and_every_documented_one_is_there() {
     let metrics = seawall::telemetry::metrics::Metrics::new();
-    let _handles = metrics.query("q");
+    let _handles = (metrics.query("q"), metrics.caller("c"));
     metrics.verdict("q", &["exact"], "exact");
     let document = include_str!("../../docs/metrics.md");
     let text = metrics.text();
