@@ -63,4 +63,4 @@ soak: tools
 
 ## PostgreSQL and PgBouncer, where the machine has none.
 tools:
-	@scripts/tools.sh postgres pgbouncer
+	@scripts/tools.sh postgres pgbouncer schemathesis

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what tests and benches need where it is missing, with the system's package manager, and says what it does.
-# Usage: scripts/tools.sh TOOL...    (postgres, pgbouncer, wrk)
+# Usage: scripts/tools.sh TOOL...    (postgres, pgbouncer, schemathesis, wrk)
 set -eu
 
 have_postgres() {
@@ -32,12 +32,24 @@ install() {
     fi
 }
 
+# Tools in Python, in an environment of the project's own.
+python_tools() {
+    here="target/tools/python"
+    wanted="tests/integration/openapi/requirements.txt"
+    cmp -s "$wanted" "$here/installed.txt" && return 0
+    echo "tools: installing what $wanted names into $here" >&2
+    python3 -c 'import venv, ensurepip' 2>/dev/null || install Python python3-venv python3 python3
+    python3 -m venv "$here" && "$here/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" >&2
+    cp "$wanted" "$here/installed.txt"
+}
+
 for tool in "$@"; do
     case "$tool" in
         # Without a package the embedded server's own download is still there.
         postgres) have_postgres || install PostgreSQL postgresql postgresql-server postgresql ||
             echo "tools: going on without; the embedded server will download its binaries" >&2 ;;
         pgbouncer) command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || install PgBouncer pgbouncer pgbouncer pgbouncer ;;
+        schemathesis) python_tools ;;
         wrk) command -v wrk >/dev/null 2>&1 || install wrk wrk wrk wrk ;;
         *) echo "tools: unknown tool $tool" >&2; exit 2 ;;
     esac

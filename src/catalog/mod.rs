@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod claims;
+pub mod columns;
 pub mod depends;
 pub mod params;
 pub mod policy;
@@ -19,8 +20,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use columns::{Column, JsonType};
 pub use policy::{Policy, RequestCacheControl, ResultForm};
-pub use query::{Broken, Column, Declaration, ParamDeclaration, Prepared, Query, Shape};
+pub use query::{Broken, Declaration, ParamDeclaration, Prepared, Query, Shape};
 
 /// The catalog in force, replaced as a whole: whoever works through one loads it once.
 pub type InForce = ArcSwap<Catalog>;

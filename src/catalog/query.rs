@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::columns::Column;
 use super::depends::Depends;
 use super::params::{Param, ParamType};
 use super::policy::{Policy, ResultForm};
@@ -33,6 +34,8 @@ pub struct ParamDeclaration {
 pub struct Declaration {
     /// `[a-z][a-z0-9_]{0,62}`.
     pub name: Box<str>,
+    /// What it is for, in the operator's words; may be empty.
+    pub description: Box<str>,
     /// The operator's SQL, its parameters found.
     pub statement: Statement,
     /// What becomes of the rows.
@@ -55,18 +58,9 @@ impl Declaration {
     /// Whether `other` is the same statement with the same dependencies, whatever becomes of its answers. The bound on rows is in
     /// the statement that is sent.
     pub fn asks_the_same(&self, other: &Self) -> bool {
-        let alike = Self { policy: other.policy.clone(), ..self.clone() };
+        let alike = Self { policy: other.policy.clone(), description: other.description.clone(), ..self.clone() };
         alike == *other && self.policy.max_rows == other.policy.max_rows
     }
-}
-
-/// A result column.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Column {
-    /// As it appears in the JSON.
-    pub name: Box<str>,
-    /// In Postgres's words, as `format_type` gives it.
-    pub type_name: Box<str>,
 }
 
 /// What preparing a query has shown.

@@ -218,6 +218,7 @@ pub static KEYS: &[Key] = &[
     key(Defaults, "proactive_refresh", Now, Is("false"), "hot entries are refreshed at once after invalidation"),
     key(Query, "sql", Now, Example(r#""SELECT id, name FROM shop.products WHERE id = :id""#), "the statement"),
     key(Query, "sql_file", Now, Example(r#""queries/product.sql""#), "or a file with it, from this file's directory"),
+    key(Query, "description", Now, Is(r#""""#), "what it is for, shown to client developers"),
     key(Query, "params", Now, Example(r#"{ id = "int4" }"#), "where the types that Postgres infers don't do"),
     key(Query, "depends", Now, Example(r#"{ "shop.products" = "id = :id" }"#), "tables that an answer depends on"),
     key(Query, "claims", Now, Example(r#"["org_id"]"#), "claims that policies of row-level security read"),

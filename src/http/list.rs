@@ -18,6 +18,7 @@ fn query(route: &Route) -> Value {
     let mut listed = json!({
         "name": query.name(),
         "path": format!("/v1/queries/{}", query.name()),
+        "description": query.declaration().description,
         "result": query.declaration().result.as_str(),
         "status": status(&query.shape()),
     });
@@ -51,6 +52,9 @@ fn describe(prepared: &Prepared, listed: &mut Value) {
             shown
         })
         .collect();
-    listed["columns"] =
-        prepared.columns.iter().map(|column| json!({ "name": column.name, "type": column.type_name })).collect();
+    listed["columns"] = prepared
+        .columns
+        .iter()
+        .map(|column| json!({ "name": column.name, "type": column.type_name, "nullable": column.nullable }))
+        .collect();
 }

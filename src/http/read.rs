@@ -16,15 +16,15 @@ use http::header::HeaderMap;
 use hyper::body::{Body, Incoming};
 
 use super::body::{self, Unreadable};
+use super::directives;
 use super::gate::{self, Audience, Gate, Visitor};
 use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
 use super::pulse::Pulse;
 use super::represent::Asked;
-use super::response::{self, Response};
+use super::response::Response;
 use super::strict::is_strict;
 use super::tally::Tally;
-use super::{directives, list, pages};
 use crate::access::Caller;
 use crate::cache::entry::Freshness;
 use crate::catalog::args::{self, KeyBuf};
@@ -240,6 +240,16 @@ impl Service {
         self.exposes_stamp.load(Ordering::Relaxed)
     }
 
+    /// Who is let in now.
+    pub(super) fn gate(&self) -> arc_swap::Guard<Arc<Gate>> {
+        self.gate.load()
+    }
+
+    /// How far the process is in its life.
+    pub(super) fn readiness(&self) -> &super::admin::Readiness {
+        &self.ready
+    }
+
     /// The read path.
     pub(super) fn read(&self) -> &Arc<Readthrough> {
         &self.read
@@ -371,36 +381,9 @@ impl Service {
         self.reject(self.read.unknown(), started, problem, request.headers())
     }
 
-    /// Everything that is no query: the list, health, the pages of problems.
-    #[cold]
-    fn elsewhere(&self, request: &http::Request<Incoming>, started: Moment) -> Reply {
-        let get = matches!(*request.method(), Method::GET | Method::HEAD);
-        let path = request.uri().path();
-        let gate = self.gate.load();
-        let response = match (path, path.strip_prefix("/problems/")) {
-            ("/v1/queries" | "/livez" | "/readyz", _) | (_, Some(_)) if !get => {
-                Problem::method(request.method(), "GET, HEAD").respond(request.headers())
-            }
-            ("/v1/queries", _) => match gate.admit(request.headers()) {
-                Ok(visitor) => list::queries(&self.read, &|route| visitor.may_ask(route)),
-                Err(problem) => return self.reject(self.read.unknown(), started, problem, request.headers()),
-            },
-            ("/livez", _) => super::admin::alive(),
-            // Reasons name queries, which not everybody is to know of.
-            ("/readyz", _) if gate.is_guarded() => self.ready.respond_briefly(&self.read),
-            ("/readyz", _) => self.ready.respond(&self.read),
-            (_, Some(code)) => pages::problem(code),
-            (_, None) => {
-                let problem = Problem::new(Code::UnknownPath, "see GET /v1/queries");
-                return self.reject(self.read.unknown(), started, problem, request.headers());
-            }
-        };
-        if *request.method() == Method::HEAD { response::headless(response).into() } else { response.into() }
-    }
-
     /// Refuses a request that no statement was run for.
     #[cold]
-    fn reject(&self, route: &Route, started: Moment, problem: Problem, headers: &HeaderMap) -> Reply {
+    pub(super) fn reject(&self, route: &Route, started: Moment, problem: Problem, headers: &HeaderMap) -> Reply {
         let response = problem.respond(headers);
         let took = self.read.clock().now().since(started);
         route.metrics().request(refused(&response), Served::Memory, took.as_secs_f64());

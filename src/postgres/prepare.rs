@@ -88,7 +88,7 @@ async fn prepared(
     let alone = session.client().prepare(&sql).await.map_err(|e| about(&e, &sql, "Postgres refuses the SQL"))?;
     let lookup = |e: tokio_postgres::Error| about(&e, "", "its types can't be described");
     let kinds = describe::params(session.client(), &alone).await.map_err(lookup)?;
-    let columns = describe::columns(session.client(), &alone).await.map_err(lookup)?;
+    let columns = describe::columns(session.client(), &alone, &sql).await.map_err(lookup)?;
     drop(alone);
     let params = names.iter().zip(kinds).zip(&declared);
     let params: Vec<Param> = params.map(|((name, kind), d)| param(name, kind, *d)).collect::<Result<_, _>>()?;

@@ -132,6 +132,42 @@ async fn the_list_shows_what_its_reader_may_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_and_the_page_show_what_their_reader_may_ask() {
+    let (service, _database) = guarded().await;
+    let all = ["open", "shop", "own", "same", "none", "gated", "secret"];
+    let mine = of_org(1);
+    let callers: [(Option<&str>, &[&str]); 4] =
+        [(None, &["open"]), (WEB, &["open", "shop"]), (Some(&mine), &["gated", "none", "own", "same"]), (BACK, &all)];
+    let mut tags = vec![];
+    for (caller, seen) in callers {
+        let (document, page) = (ask(&service, "/openapi.json", caller).await, ask(&service, "/docs", caller).await);
+        tags.push(document.header("etag").expect("a tag").to_owned());
+        for answer in [&document, &page] {
+            assert_eq!((answer.status, answer.header("vary")), (200, Some("authorization")), "{answer:?}");
+            assert!(answer.header("cache-control").is_some_and(|it| it.starts_with("private")), "{answer:?}");
+        }
+        let document = document.json();
+        for name in all {
+            let (there, path) = (seen.contains(&name), format!("/v1/queries/{name}"));
+            assert_eq!(document["paths"].get(&path).is_some(), there, "{name} for {caller:?}");
+            assert_eq!(page.text().contains(&path), there, "{name} for {caller:?}");
+        }
+        assert!(
+            !document.to_string().contains("claims.") && !document.to_string().contains("org_id"),
+            "nobody gives claims"
+        );
+        assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+        assert!(page.text().contains("type=\"password\""), "the page asks for a token");
+    }
+    tags.sort();
+    tags.dedup();
+    assert_eq!(tags.len(), 4, "each has a document of its own");
+    for path in ["/openapi.json", "/docs"] {
+        assert_eq!(ask(&service, path, Some("Bearer x")).await.status, 401, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_with_other_claims_share_no_answer_and_no_tag_of_one() {
     let (service, _database) = guarded().await;
     let (one, two) = (of_org(1), of_org(2));

@@ -73,11 +73,13 @@ async fn a_writer_that_is_cancelled_leaves_no_lock_behind() {
     let (writer, watcher) = (database.client().await, database.client().await);
     let cancel = writer.cancel_token();
     let mut rng = fastrand::Rng::with_seed(5);
-    let mut cancelled = 0;
-    for _ in 0..1_000 {
+    let (mut cancelled, mut tries) = (0, 0);
+    while cancelled < 1_000 {
+        tries += 1;
+        assert!(tries < 50_000, "{cancelled} were cancelled: too few to tell");
         let statement = tokio::spawn({
             let token = cancel.clone();
-            let spins = rng.u32(0..3_000);
+            let spins = rng.u32(0..1_000);
             async move {
                 for _ in 0..spins {
                     tokio::task::yield_now().await;
@@ -85,7 +87,7 @@ async fn a_writer_that_is_cancelled_leaves_no_lock_behind() {
                 let _ = token.cancel_query(tokio_postgres::NoTls).await;
             }
         });
-        let update = "UPDATE shop.products SET price = price + 1 WHERE id <= 40";
+        let update = "UPDATE shop.products SET price = price + 1 WHERE id <= 200";
         cancelled += i32::from(writer.batch_execute(update).await.is_err());
         statement.await.expect("no panic");
     }
@@ -98,9 +100,8 @@ async fn a_writer_that_is_cancelled_leaves_no_lock_behind() {
             left = writer.query_one(held, &[]).await;
         }
     }
-    assert!(cancelled >= 100, "{cancelled} were cancelled: too few to tell");
     assert_eq!(left.expect("asked").get::<_, i64>(0), 0, "{cancelled} were cancelled");
-    println!("{cancelled} of 1,000 were cancelled");
+    println!("{cancelled} of {tries} were cancelled");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

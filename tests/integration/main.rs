@@ -10,6 +10,7 @@ mod log;
 mod measures;
 mod nonsense;
 mod notify;
+mod openapi;
 mod origin;
 mod outage;
 mod outage_load;

@@ -38,12 +38,17 @@ async fn is_fresh(service: &TestService, path: &str) -> bool {
 
 /// Runs `sql`, and waits until the service has applied what it notifies of.
 async fn notify(service: &TestService, client: &Client, sql: &str) {
+    notify_of(service, client, sql, 1.0).await;
+}
+
+/// Runs `sql`, and waits until the service has applied so many tags, of which it notifies.
+async fn notify_of(service: &TestService, client: &Client, sql: &str, tags: f64) {
     let heard = async || service.metric("seawall_invalidations_total{source=\"notify\"}").await;
     let before = heard().await;
     client.batch_execute(sql).await.expect(sql);
     eventually("it is heard", Duration::from_secs(20), async || {
         let now = heard().await;
-        if now > before { Ok(()) } else { Err(now) }
+        if now >= before + tags { Ok(()) } else { Err(now - before) }
     })
     .await;
 }
@@ -112,25 +117,31 @@ async fn a_payload_may_be_anything_and_is_counted() {
     let (service, client) = listening("notify", "").await;
     ask(&service, "category").await;
     let long = "x".repeat(7_999);
-    let payloads: [(&str, f64); 7] = [
-        ("", 1.0),
-        (&long, 0.0),
-        ("\u{1}\u{7f}\u{feff} \u{80}", 0.0),
-        ("shop.unheard_of:id=1 nobody's", 0.0),
-        ("%", 1.0),
-        ("50% %zz a%4 xid=x xid=1 xid=2", 5.0),
-        ("%00%FF", 0.0),
+    // What is sent, the tags in it (a name without a colon is also that of all its rows), and the parts that can't be read.
+    let payloads: [(&str, f64, f64); 7] = [
+        ("", 0.0, 1.0),
+        (&long, 2.0, 0.0),
+        ("\u{1}\u{7f}\u{feff} \u{80}", 4.0, 0.0),
+        ("shop.unheard_of:id=1 nobody's", 4.0, 0.0),
+        ("%", 2.0, 1.0),
+        ("50% %zz a%4 xid=x xid=1 xid=2", 6.0, 5.0),
+        ("%00%FF", 2.0, 0.0),
     ];
     let malformed = async || service.metric("seawall_malformed_notifications_total").await;
-    for (payload, wrong) in payloads {
+    let heard = async || service.metric("seawall_invalidations_total{source=\"notify\"}").await;
+    let first = heard().await;
+    for (payload, tags, wrong) in payloads {
         let before = malformed().await;
-        client.execute("SELECT pg_notify('seawall', $1)", &[&payload]).await.expect("Postgres takes it");
         // Behind it, on the same channel: what is heard in order has been read.
-        notify(&service, &client, "SELECT pg_notify('seawall', 'after')").await;
+        let quoted = payload.replace('\'', "''");
+        let sql = format!("SELECT pg_notify('seawall', '{quoted}'); SELECT pg_notify('seawall', 'after')");
+        notify_of(&service, &client, &sql, tags + 2.0).await;
         assert_eq!(malformed().await - before, wrong, "{payload:?}");
     }
     assert!(is_fresh(&service, "category").await, "none of them names it");
-    notify(&service, &client, "SELECT pg_notify('seawall', 'other%20thing region:eu')").await;
+    notify_of(&service, &client, "SELECT pg_notify('seawall', 'other%20thing region:eu')", 3.0).await;
+    let sent: f64 = payloads.iter().map(|(_, tags, _)| tags + 2.0).sum();
+    assert_eq!(heard().await - first, sent + 3.0, "and nothing is counted twice");
     assert!(!is_fresh(&service, "category").await, "one of several tags");
 }
 

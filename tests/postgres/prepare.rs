@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use seawall::catalog::params::ParamType;
-use seawall::catalog::{Catalog, Column, Declaration, ParamDeclaration, Query, ResultForm, Shape};
+use seawall::catalog::{Catalog, Declaration, ParamDeclaration, Query, ResultForm, Shape};
 use seawall::readthrough::origin::OriginError;
 use serde_json::json;
 
@@ -42,9 +42,10 @@ async fn types_and_columns_come_from_postgres() {
     );
     let names: Vec<&str> = prepared.params.iter().map(|param| &*param.name).collect();
     assert_eq!(names, ["id", "size", "name", "price", "at", "tags", "ids", "r"]);
-    let column = |name: &str, type_name: &str| Column { name: name.into(), type_name: type_name.into() };
+    let column = |name: &str, type_name: &str| (name.to_owned(), type_name.to_owned());
+    let columns: Vec<_> = prepared.columns.iter().map(|c| column(&c.name, &c.type_name)).collect();
     assert_eq!(
-        prepared.columns,
+        columns,
         [
             // The wire says a domain's base type.
             column("id", "bigint"),

@@ -70,11 +70,34 @@ fn check_query(reader: &mut Reader<'_>, name: &str, at: &At, place: &Place<'_>) 
     let known = statement.as_ref().map(Statement::params);
     let depends = depends::check(reader, place, known);
     let tags = depends::check_tags(reader, place, known);
+    let description = check_description(reader, place);
     let claims = auth::check_claim_names(reader, place, "claims");
     let policy = check_policy(reader, place);
     let (policy, result) = policy?;
-    let (params, depends, tags, claims) = (params?, depends?, tags?, claims?);
-    Some(Declaration { name: name.into(), statement: statement?, result, params, depends, tags, claims, policy })
+    let (params, depends, tags, claims, description) = (params?, depends?, tags?, claims?, description?);
+    Some(Declaration {
+        name: name.into(),
+        description,
+        statement: statement?,
+        result,
+        params,
+        depends,
+        tags,
+        claims,
+        policy,
+    })
+}
+
+/// Longest description, in bytes: some paragraphs.
+const MAX_DESCRIPTION_BYTES: usize = 4096;
+
+fn check_description(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Box<str>> {
+    let (text, given) = reader.text(place, "description")?;
+    if text.len() > MAX_DESCRIPTION_BYTES {
+        reader.report(&given.at, format!("it has {} bytes; write at most {MAX_DESCRIPTION_BYTES}", text.len()));
+        return None;
+    }
+    Some(text.into())
 }
 
 /// The policy of a query, or that of `[defaults]`.
