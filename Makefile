@@ -61,6 +61,6 @@ soak: tools
 	SEAWALL_DOORBELL_SECONDS=$(SOAK_DOORBELL_SECONDS) $(CARGO) test --locked --release --test doorbell -- --nocapture no_commit
 	SEAWALL_LOG_ROWS=$(SOAK_LOG_ROWS) $(CARGO) test --locked --release --test integration -- log::
 
-## PostgreSQL and PgBouncer, where the machine has none.
+## What the tests need where the machine has none: PostgreSQL, PgBouncer, curl, validators of OpenAPI.
 tools:
-	@scripts/tools.sh postgres pgbouncer schemathesis
+	@scripts/tools.sh postgres pgbouncer curl schemathesis

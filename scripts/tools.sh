@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what tests and benches need where it is missing, with the system's package manager, and says what it does.
-# Usage: scripts/tools.sh TOOL...    (postgres, pgbouncer, schemathesis, wrk)
+# Usage: scripts/tools.sh TOOL...    (curl, postgres, pgbouncer, schemathesis, wrk)
 set -eu
 
 have_postgres() {
@@ -49,6 +49,7 @@ for tool in "$@"; do
         postgres) have_postgres || install PostgreSQL postgresql postgresql-server postgresql ||
             echo "tools: going on without; the embedded server will download its binaries" >&2 ;;
         pgbouncer) command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || install PgBouncer pgbouncer pgbouncer pgbouncer ;;
+        curl) command -v curl >/dev/null 2>&1 || install curl curl curl curl ;;
         schemathesis) python_tools ;;
         wrk) command -v wrk >/dev/null 2>&1 || install wrk wrk wrk wrk ;;
         *) echo "tools: unknown tool $tool" >&2; exit 2 ;;

@@ -4,6 +4,7 @@
 //! time to notice), then nothing is accepted any more, connections end politely, running requests have
 //! `shutdown_grace`, and what is left then is dropped, which cancels its statements in Postgres.
 
+mod certificates;
 mod reload;
 mod watch;
 
@@ -25,11 +26,13 @@ use crate::http::admin::{self, Readiness, Token};
 use crate::http::gate::Gate;
 use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
 use crate::http::read::{Options, Service};
+use crate::http::secure::SecureListener;
 use crate::postgres::{Announcers, BreakerState, Event, Postgres, Settings, StreamSettings, TlsMode};
 use crate::readthrough::origin::Origin;
 use crate::readthrough::{Bounds, Readthrough, StreamState};
-use crate::telemetry::metrics::{Connects, Metrics};
+use crate::telemetry::metrics::{Connects, Listener, Metrics};
 
+use certificates::Certificates;
 use reload::{Hangups, Parts};
 pub use reload::{Loader, Reloader};
 
@@ -55,6 +58,9 @@ pub enum StartError {
     /// The connection to Postgres can't even be tried.
     #[error("postgres: {0}")]
     Postgres(#[from] crate::postgres::SettingsError),
+    /// A listener's certificate can't be used any more; it was fit when the configuration was checked.
+    #[error("tls: {0}")]
+    Certificate(#[source] crate::tls::Unfit),
 }
 
 /// The two listeners, bound.
@@ -130,6 +136,7 @@ pub struct App {
     postgres: Option<Arc<Postgres>>,
     stream: Option<(Settings, StreamSettings)>,
     token: Arc<Token>,
+    certificates: Arc<Certificates>,
     reloader: Option<Arc<Reloader>>,
     started: Config,
     limits: Limits,
@@ -157,7 +164,7 @@ impl App {
             };
             (postgres_settings(&config, listen_url), settings)
         });
-        let mut app = Self::over(config, origin, metrics, Clock::system());
+        let mut app = Self::over(config, origin, metrics, Clock::system())?;
         if stream.is_some() {
             app.read.ledger().expect_stream();
             app.read.stream_is(StreamState::Starting);
@@ -168,7 +175,16 @@ impl App {
     }
 
     /// The service of `config` over any origin: what tests use to force an order that Postgres can't be made to take.
-    pub fn over(config: Config, origin: Arc<dyn Origin>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+    ///
+    /// # Errors
+    /// [`StartError::Certificate`]
+    pub fn over(
+        config: Config,
+        origin: Arc<dyn Origin>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let certificates = Arc::new(Certificates::new(&config, Arc::clone(&metrics))?);
         let bounds = Bounds {
             max_bytes: config.cache.max_bytes,
             entry_max_bytes: config.cache.entry_max_bytes,
@@ -192,7 +208,7 @@ impl App {
         let gate = Gate::new(config.auth.map(Access::new), read.metrics());
         let options =
             Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp };
-        Self {
+        Ok(Self {
             service: Service::new(Arc::clone(&read), gate, options, Arc::clone(&ready)),
             read,
             ready,
@@ -200,12 +216,13 @@ impl App {
             postgres: None,
             stream: None,
             token,
+            certificates,
             reloader: None,
             started,
             limits: Limits { max_connections: config.server.max_connections, head_timeout: HEAD_TIMEOUT },
             drain_delay: config.server.drain_delay,
             shutdown_grace: config.server.shutdown_grace,
-        }
+        })
     }
 
     /// The read path, for whoever watches from inside the process.
@@ -222,6 +239,7 @@ impl App {
             catalog: Arc::clone(&self.catalog),
             postgres: self.postgres.clone(),
             token: Arc::clone(&self.token),
+            certificates: Arc::clone(&self.certificates),
         };
         self.reloader = Some(Reloader::new(load, watched, self.started.clone(), parts));
     }
@@ -253,8 +271,13 @@ impl App {
             Arc::clone(&self.token),
             self.reloader.as_ref().map(Reloader::by_request),
         );
+        let secure = self.certificates.secure(Listener::Admin);
         let admin = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listeners.admin, admin_router).await {
+            let ended = match secure {
+                None => axum::serve(listeners.admin, admin_router).await,
+                Some(secure) => axum::serve(SecureListener::new(listeners.admin, secure), admin_router).await,
+            };
+            if let Err(error) = ended {
                 tracing::error!(%error, "the admin listener ended");
             }
         });
@@ -272,6 +295,8 @@ impl App {
                 }
             });
         }
+        let certificates = Arc::clone(&self.certificates);
+        tasks.spawn(async move { certificates.watch().await });
         if let Some(reloader) = &self.reloader {
             tasks.spawn(Arc::clone(reloader).listen(Hangups::new()));
         }
@@ -293,6 +318,7 @@ impl App {
         }
         let accepting = tokio::spawn(listener::serve(
             listeners.queries,
+            self.certificates.secure(Listener::Queries),
             Arc::clone(&self.service),
             self.limits,
             Arc::clone(&connections),

@@ -17,6 +17,7 @@
 //! - [`cache`]: key, entry, store, jitter, flights, remembered failures. No IO, no timers.
 //! - [`ledger`]: what is known of writes, and what therefore is fresh.
 //! - [`telemetry`]: metrics, with handles resolved once.
+//! - [`tls`]: certificates of the listeners, and handshakes.
 //! - [`stamp`]: snapshots and lineages: sees, covers. Pure.
 //! - [`tag`]: the names of what writes change and answers depend on. Pure.
 //! - [`clock`]: time, and the only place that reads it. [`chance`]: the only place that draws it.
@@ -25,7 +26,7 @@
 //! # Layers
 //!
 //! ```text
-//! main -> cli -> app -> { http, postgres } -> { readthrough, access } -> { cache, ledger, catalog, telemetry } -> { stamp, tag, clock, chance, sabotage }
+//! main -> cli -> app -> { http, postgres } -> { readthrough, access } -> { cache, ledger, catalog, telemetry } -> { stamp, tag, clock, chance, tls, sabotage }
 //! ```
 //!
 //! Arrows point downwards only, siblings never use each other, and `config` is known to `cli` and `app` alone;
@@ -69,3 +70,4 @@ pub mod sabotage;
 pub mod stamp;
 pub mod tag;
 pub mod telemetry;
+pub mod tls;

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::watch::{Seen, Watch};
+use super::certificates::Certificates;
+use super::watch::{LOOKS, Seen, Watch};
 use crate::access::Access;
 use crate::catalog::{InForce, Shape};
 use crate::clock;
@@ -28,9 +29,6 @@ use crate::readthrough::Readthrough;
 /// Reads and checks the configuration as a start does.
 pub type Loader = Box<dyn Fn() -> Result<Config, Problems> + Send + Sync>;
 
-/// Between two looks at the files: a change is in force after two of them, and looking is reading some kilobytes.
-const LOOKS: std::time::Duration = std::time::Duration::from_millis(500);
-
 /// What a new configuration is handed to.
 pub(super) struct Parts {
     pub(super) read: Arc<Readthrough>,
@@ -38,6 +36,7 @@ pub(super) struct Parts {
     pub(super) catalog: Arc<InForce>,
     pub(super) postgres: Option<Arc<Postgres>>,
     pub(super) token: Arc<Token>,
+    pub(super) certificates: Arc<Certificates>,
 }
 
 /// Puts configurations in force.
@@ -121,6 +120,7 @@ impl Reloader {
             .set(Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp });
         parts.token.set(config.admin.token_sha256);
         parts.token.needs_restart(needs_restart.clone());
+        parts.certificates.reload();
 
         let former = parts.catalog.load_full();
         let next = former.succeed(config.queries);
@@ -217,7 +217,9 @@ macro_rules! differing {
 /// connections, bounds that memory was laid out for.
 fn needs_restart(started: &Config, config: &Config) -> Vec<String> {
     differing!(started, config;
-        server: listen, admin_listen, drain_delay, shutdown_grace, max_connections, max_waiters;
+        server: listen, admin_listen, drain_delay, shutdown_grace, max_connections, max_waiters, tls_cert, tls_key,
+            tls_client_ca;
+        admin: tls_cert, tls_key, tls_client_ca;
         postgres: url, migrate_url, listen_url, pool_size, connect_timeout, search_path, timezone, reconnect_max, tls,
             tls_root_cert, tls_client_cert, tls_client_key;
         cache: max_bytes, entry_max_bytes, result_max_bytes, max_fills, max_queued_fills;

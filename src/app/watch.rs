@@ -6,8 +6,12 @@
 //! not tried again until it changes.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
+
+/// Between two looks: a change is in force after two of them, and looking is reading some kilobytes.
+pub(super) const LOOKS: Duration = Duration::from_millis(500);
 
 /// What a look has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! `seawall serve`: the service.
 
+use std::path::Path;
+
 use crate::app::{App, Listeners};
 use crate::cli::{BAD_USAGE, ConfigArg, FAILED, raise_descriptor_limit, stop_signal};
 use crate::config::{Config, Database, Problems};
@@ -25,25 +27,28 @@ fn database(_: &Args) -> Database {
     Database::Configured
 }
 
+/// [`Config::load`], or [`Config::load_again`].
+type How = fn(&Path, Database) -> Result<Config, Problems>;
+
 /// With an embedded Postgres, the configuration that ships with Seawall stands in for one that isn't there.
 #[cfg(feature = "embedded")]
-fn load(args: &Args, database: Database) -> Result<Config, Problems> {
-    if args.embedded {
+fn load(args: &Args, database: Database, how: How) -> Result<Config, Problems> {
+    if args.embedded && !args.config.config.exists() {
         super::demo::load_config(&args.config.config)
     } else {
-        Config::load(&args.config.config, database)
+        how(&args.config.config, database)
     }
 }
 
 #[cfg(not(feature = "embedded"))]
-fn load(args: &Args, database: Database) -> Result<Config, Problems> {
-    Config::load(&args.config.config, database)
+fn load(args: &Args, database: Database, how: How) -> Result<Config, Problems> {
+    how(&args.config.config, database)
 }
 
 /// Runs the service until it is told to stop.
 pub async fn serve(args: Args) -> u8 {
     let database = database(&args);
-    let config = match load(&args, database) {
+    let config = match load(&args, database, Config::load) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");
@@ -108,7 +113,7 @@ async fn run(config: Config, url: &str, listeners: Listeners, args: Args) -> u8 
     match App::new(config, url) {
         Ok(mut app) => {
             let watched = app.watches().then(|| args.config.config.clone());
-            app.reload_from(Box::new(move || load(&args, database(&args))), watched);
+            app.reload_from(Box::new(move || load(&args, database(&args), Config::load_again)), watched);
             if let (Ok(listen), Ok(admin)) = (listen, admin) {
                 tracing::info!(%listen, %admin, queries = app.catalog().len(), "listening");
             }

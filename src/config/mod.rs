@@ -31,6 +31,7 @@ pub use problem::{Problem, Problems};
 pub use secret::Secret;
 
 use crate::catalog::Declaration;
+use crate::tls;
 
 /// Longest file that is read, in bytes: sixty of the longest queries. Anything longer is not a configuration.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -42,6 +43,15 @@ pub enum Database {
     Configured,
     /// A private one; `postgres.url` is not looked at.
     Embedded,
+}
+
+/// Whether the listeners' certificates are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Certificates {
+    /// And held against their keys.
+    Verified,
+    /// Not here.
+    OnTheirOwn,
 }
 
 /// A configuration that keeps all rules.
@@ -87,6 +97,12 @@ pub struct Server {
     pub expose_stamp: bool,
     /// Whether a changed configuration is reloaded by itself.
     pub watch_config: bool,
+    /// PEM file of the certificate that is shown; there exactly if `tls_key` is.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of `tls_cert`.
+    pub tls_key: Option<PathBuf>,
+    /// PEM file of the authorities that sign clients' certificates, only with `tls_cert`.
+    pub tls_client_ca: Option<PathBuf>,
 }
 
 /// Who may use the admin listener.
@@ -94,12 +110,41 @@ pub struct Server {
 pub struct Admin {
     /// SHA-256 of the bearer token; `None` only where `admin_listen` is loopback.
     pub token_sha256: Option<[u8; 32]>,
+    /// As those of [`Server`].
+    pub tls_cert: Option<PathBuf>,
+    /// The key of `tls_cert`.
+    pub tls_key: Option<PathBuf>,
+    /// As that of [`Server`].
+    pub tls_client_ca: Option<PathBuf>,
+}
+
+impl Server {
+    /// The files of its TLS, if it is to speak that.
+    pub fn tls(&self) -> Option<tls::Files> {
+        files(self.tls_cert.as_ref(), self.tls_key.as_ref(), self.tls_client_ca.as_ref())
+    }
+}
+
+impl Admin {
+    /// The files of its TLS, if it is to speak that.
+    pub fn tls(&self) -> Option<tls::Files> {
+        files(self.tls_cert.as_ref(), self.tls_key.as_ref(), self.tls_client_ca.as_ref())
+    }
+}
+
+fn files(cert: Option<&PathBuf>, key: Option<&PathBuf>, client_ca: Option<&PathBuf>) -> Option<tls::Files> {
+    Some(tls::Files { cert: cert?.clone(), key: key?.clone(), client_ca: client_ca.cloned() })
 }
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A digest of a weak token can be searched.
-        f.debug_struct("Admin").field("token_sha256", &self.token_sha256.map(|_| "***")).finish()
+        f.debug_struct("Admin")
+            .field("token_sha256", &self.token_sha256.map(|_| "***"))
+            .field("tls_cert", &self.tls_cert)
+            .field("tls_key", &self.tls_key)
+            .field("tls_client_ca", &self.tls_client_ca)
+            .finish()
     }
 }
 
@@ -196,12 +241,25 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it; a file that can't be read is a single problem without key.
     pub fn load(path: &Path, database: Database) -> Result<Self, Problems> {
+        Self::load_for(path, database, Certificates::Verified)
+    }
+
+    /// The same for a service that runs. The listeners' certificates are not looked at: they are replaced on their own, and one
+    /// that is being replaced must not keep everything else from being changed.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_again(path: &Path, database: Database) -> Result<Self, Problems> {
+        Self::load_for(path, database, Certificates::OnTheirOwn)
+    }
+
+    fn load_for(path: &Path, database: Database, certificates: Certificates) -> Result<Self, Problems> {
         let text = read_file(path).map_err(|why| {
             let message = format!("{}: {why}", path.display());
             Problems::new(vec![Problem { key: String::new(), line: None, message }])
         })?;
         let base_dir = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, base_dir, database, &|name| std::env::var(name).ok())
+        Self::with(&text, base_dir, database, certificates, &|name| std::env::var(name).ok())
     }
 
     /// Reads `text`; relative paths start from `base_dir`, variables come from `env`.
@@ -214,8 +272,19 @@ impl Config {
         database: Database,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Problems> {
+        Self::with(text, base_dir, database, Certificates::Verified, env)
+    }
+
+    fn with(
+        text: &str,
+        base_dir: &Path,
+        database: Database,
+        certificates: Certificates,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
         let files = RefCell::default();
-        let mut config = Self::check(text, database, substitute::Sources { base_dir, env, files: &files })?;
+        let sources = substitute::Sources { base_dir, env, files: &files, certificates };
+        let mut config = Self::check(text, database, sources)?;
         config.files = files.into_inner();
         Ok(config)
     }

@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::Certificates;
+
 /// Longest file that `${file:…}` takes, in bytes: a secret, a certificate's path, an address.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
@@ -22,6 +24,8 @@ pub(super) struct Sources<'a> {
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     /// Every file that is named, for whoever watches them.
     pub(super) files: &'a RefCell<Vec<PathBuf>>,
+    /// Whether those of the listeners are read.
+    pub(super) certificates: Certificates,
 }
 
 impl Sources<'_> {
@@ -140,8 +144,16 @@ mod tests {
     }
 
     fn run(text: &str) -> Result<String, Vec<String>> {
-        substitute(text, Sources { base_dir: Path::new("/nonexistent"), env: &env, files: &RefCell::default() })
-            .map(|s| s.text)
+        substitute(
+            text,
+            Sources {
+                base_dir: Path::new("/nonexistent"),
+                env: &env,
+                files: &RefCell::default(),
+                certificates: Certificates::Verified,
+            },
+        )
+        .map(|s| s.text)
     }
 
     #[test]
@@ -177,8 +189,16 @@ mod tests {
     #[test]
     fn a_literal_is_not_from_outside() {
         let of = |text| {
-            substitute(text, Sources { base_dir: Path::new(""), env: &env, files: &RefCell::default() })
-                .expect("it is well formed")
+            substitute(
+                text,
+                Sources {
+                    base_dir: Path::new(""),
+                    env: &env,
+                    files: &RefCell::default(),
+                    certificates: Certificates::Verified,
+                },
+            )
+            .expect("it is well formed")
         };
         assert!(!of("$${HOST}").from_outside);
         assert!(of("${NONE:-5}").from_outside);
@@ -189,8 +209,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let with = |content: &[u8]| {
             std::fs::write(dir.path().join("s"), content).expect("a file");
-            substitute("${file:s}", Sources { base_dir: dir.path(), env: &env, files: &RefCell::default() })
-                .map(|s| s.text)
+            substitute(
+                "${file:s}",
+                Sources {
+                    base_dir: dir.path(),
+                    env: &env,
+                    files: &RefCell::default(),
+                    certificates: Certificates::Verified,
+                },
+            )
+            .map(|s| s.text)
         };
         assert_eq!(with(b"pw").as_deref(), Ok("pw"));
         assert_eq!(with(b"pw\n").as_deref(), Ok("pw"));

@@ -1,7 +1,8 @@
 //! Connections: how many, for how long, and how they end.
 //!
 //! HTTP/1.1 with keep-alive and pipelining, and HTTP/2 without TLS by prior knowledge, on the same port. What hyper
-//! answers by itself (a request line that can't be read) leaves as a problem document too: see `bare.rs`.
+//! answers by itself (a request line that can't be read) leaves as a problem document too: see `bare.rs`. With a certificate,
+//! the same over TLS: see `secure.rs`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -21,6 +22,7 @@ use super::bare::Bare;
 use super::problem::{Code, Problem};
 use super::pulse::{self, Pulse, Ticks};
 use super::read::Service;
+use super::secure::{Secure, Shaken};
 use crate::telemetry::metrics::{Metrics, Refused};
 
 /// Bounds of the connections.
@@ -155,14 +157,16 @@ impl Drop for Registered {
 }
 
 /// Accepts connections until dropped, and serves each in a task of its own. Running connections outlive it: see
-/// [`Connections`].
+/// [`Connections`]. With `secure`, over TLS alone; a handshake has a place among the connections from its first byte on.
 pub async fn serve(
     listener: TcpListener,
+    secure: Option<Secure>,
     service: Arc<Service>,
     limits: Limits,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
 ) {
+    let secure = secure.map(Arc::new);
     let room = Arc::new(Semaphore::new(limits.max_connections));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -200,13 +204,19 @@ pub async fn serve(
         match Arc::clone(&room).try_acquire_owned() {
             Ok(place) => {
                 prepare(&stream);
-                let connection = Connection { stream, place, builder: Arc::clone(&builder) };
+                let connection = Connection { place, builder: Arc::clone(&builder), service: Arc::clone(&service) };
                 let (registered, told) = connections.register();
-                tokio::spawn(connection.run(Arc::clone(&service), registered, told));
+                match &secure {
+                    None => tokio::spawn(connection.run(stream, registered, told)),
+                    Some(secure) => tokio::spawn(connection.run_secured(Arc::clone(secure), stream, registered, told)),
+                };
             }
             Err(_full) => {
                 metrics.refused(Refused::Connections);
-                turn_away(stream);
+                // Over TLS a reason would take a handshake, which is what there is no room for.
+                if secure.is_none() {
+                    turn_away(stream);
+                }
             }
         }
     }
@@ -234,14 +244,34 @@ fn turn_away(mut stream: TcpStream) {
 }
 
 struct Connection {
-    stream: TcpStream,
     place: OwnedSemaphorePermit,
     builder: Arc<auto::Builder<TokioExecutor>>,
+    service: Arc<Service>,
 }
 
 impl Connection {
-    async fn run(self, service: Arc<Service>, registered: Registered, mut told: oneshot::Receiver<Ending>) {
-        let Self { stream, place, builder } = self;
+    async fn run_secured(
+        self,
+        secure: Arc<Secure>,
+        stream: TcpStream,
+        registered: Registered,
+        mut told: oneshot::Receiver<Ending>,
+    ) {
+        let shaken = tokio::select! {
+            shaken = secure.shake(stream) => shaken,
+            _ = &mut told => return,
+        };
+        match shaken {
+            Shaken::Secured(stream) => self.run(*stream, registered, told).await,
+            Shaken::Refused => {}
+        }
+    }
+
+    async fn run<S>(self, stream: S, registered: Registered, mut told: oneshot::Receiver<Ending>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { place, builder, service } = self;
         let pulse = Arc::clone(&registered.pulse);
         let io = Bare::new(TokioIo::new(stream), Arc::clone(&service), Arc::clone(&pulse));
         let serving = builder.serve_connection(io, service_fn(move |request| service.answer(request).running(&pulse)));

@@ -22,5 +22,6 @@ pub mod read;
 pub mod reload;
 mod represent;
 pub mod response;
+pub mod secure;
 mod strict;
 mod tally;

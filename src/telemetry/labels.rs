@@ -227,3 +227,29 @@ labels! {
         Elsewhere = "elsewhere",
     }
 }
+
+labels! {
+    /// Which of the listeners.
+    Listener {
+        /// That of queries.
+        Queries = "queries",
+        /// That of health, metrics and status.
+        Admin = "admin",
+    }
+}
+
+labels! {
+    /// How a TLS handshake ended.
+    Handshake {
+        /// In a connection.
+        Ok = "ok",
+        /// Closed before anything was said.
+        Silent = "silent",
+        /// What came was no TLS.
+        Plaintext = "plaintext",
+        /// No common ground, or a certificate that is missing or not accepted.
+        Failed = "failed",
+        /// It took too long.
+        Slow = "slow",
+    }
+}

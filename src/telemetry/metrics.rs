@@ -73,6 +73,16 @@ impl CallerMetrics {
     }
 }
 
+/// The handles of one listener's handshakes.
+pub struct HandshakeMetrics(Box<[IntCounter]>);
+
+impl HandshakeMetrics {
+    /// Counts one that ended.
+    pub fn ended(&self, how: Handshake) {
+        self.0[how as usize].inc();
+    }
+}
+
 /// All metrics of a process.
 pub struct Metrics {
     registry: Registry,
@@ -103,6 +113,9 @@ pub struct Metrics {
     reload_time: Gauge,
     reloads: [IntCounter; 2],
     unauthorized: Box<[IntCounter]>,
+    handshakes: IntCounterVec,
+    tls_success: IntGaugeVec,
+    tls_expiry: IntGaugeVec,
     /// From a canary's being sent to its being applied.
     pub invalidation_lag: Histogram,
     /// 1 where the event stream is silent for longer than the shortest `max_lag`.
@@ -269,6 +282,24 @@ impl Metrics {
                 &["caller", "outcome"],
             ),
             unauthorized: Unauthorized::ALL.iter().map(|l| unauthorized.with_label_values(&[l.as_str()])).collect(),
+            handshakes: counters(
+                r,
+                "seawall_tls_handshakes_total",
+                "TLS handshakes of a listener, by how they ended.",
+                &["listener", "outcome"],
+            ),
+            tls_success: gauges(
+                r,
+                "seawall_tls_reload_success",
+                "1 where the certificate that was read last is in force at this listener.",
+                &["listener"],
+            ),
+            tls_expiry: gauges(
+                r,
+                "seawall_tls_certificate_expiry_timestamp_seconds",
+                "Until when the certificate in force at this listener is valid, in seconds since 1970.",
+                &["listener"],
+            ),
             proactive: Proactive::ALL.iter().map(|l| proactive.with_label_values(&[l.as_str()])).collect(),
             listener_reconnects: counters(
                 r,
@@ -333,6 +364,19 @@ impl Metrics {
     /// Counts a request whose credentials were not accepted.
     pub fn unauthorized(&self, reason: Unauthorized) {
         self.unauthorized[reason as usize].inc();
+    }
+
+    /// The handles of a listener's handshakes.
+    pub fn handshakes(&self, listener: Listener) -> HandshakeMetrics {
+        let by = |l: &Handshake| self.handshakes.with_label_values(&[listener.as_str(), l.as_str()]);
+        HandshakeMetrics(Handshake::ALL.iter().map(by).collect())
+    }
+
+    /// Counts a certificate that was read; `expires`: of the one in force.
+    pub fn certificate(&self, listener: Listener, in_force: bool, expires: Duration) {
+        self.tls_success.with_label_values(&[listener.as_str()]).set(i64::from(in_force));
+        let seconds = i64::try_from(expires.as_secs()).unwrap_or(i64::MAX);
+        self.tls_expiry.with_label_values(&[listener.as_str()]).set(seconds);
     }
 
     /// The handles of one query, or of [`UNKNOWN`].

@@ -4,6 +4,7 @@ mod auth;
 mod fuzz;
 mod rules;
 mod shipped;
+mod tls;
 mod together;
 
 use std::path::Path;

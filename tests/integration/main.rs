@@ -4,6 +4,7 @@ mod answers;
 mod auth;
 mod doorbell;
 mod expiry;
+mod https;
 mod idle;
 mod lifecycle;
 mod log;

@@ -7,6 +7,7 @@ mod depends;
 mod params;
 mod postgres;
 mod queries;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -135,6 +136,7 @@ fn check_server(
     let body_max_bytes = reader.size(place, "body_max_bytes", &bounds::BODY_MAX_BYTES);
     let expose_stamp = reader.flag(place, "expose_stamp");
     let watch_config = reader.flag(place, "watch_config");
+    let [tls_cert, tls_key, tls_client_ca] = tls::check(reader, place)?;
     Some(Server {
         listen: listen?,
         admin_listen: admin_listen?,
@@ -145,6 +147,9 @@ fn check_server(
         body_max_bytes: body_max_bytes?,
         expose_stamp: expose_stamp?,
         watch_config: watch_config?,
+        tls_cert,
+        tls_key,
+        tls_client_ca,
     })
 }
 
@@ -171,7 +176,9 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn check_admin(reader: &mut Reader<'_>, place: &Place<'_>, admin_listen: Option<SocketAddr>) -> Option<Admin> {
+    let tls = tls::check(reader, place);
     let (text, given) = reader.text(place, "token_sha256")?;
+    let mut token_sha256 = None;
     if text.is_empty() {
         if let Some(address) = admin_listen
             && !address.ip().to_canonical().is_loopback()
@@ -181,9 +188,11 @@ fn check_admin(reader: &mut Reader<'_>, place: &Place<'_>, admin_listen: Option<
             reader.report(&given.at, message);
             return None;
         }
-        return Some(Admin { token_sha256: None });
+    } else {
+        token_sha256 = Some(check_digest(reader, &given.at, &text)?);
     }
-    Some(Admin { token_sha256: Some(check_digest(reader, &given.at, &text)?) })
+    let [tls_cert, tls_key, tls_client_ca] = tls?;
+    Some(Admin { token_sha256, tls_cert, tls_key, tls_client_ca })
 }
 
 /// How a digest is made.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use seawall::tls::Connector;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -65,6 +66,27 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
         assert!(!answer.is_empty(), "nothing came: {error}");
     }
     answer
+}
+
+/// The same over TLS, to `localhost`.
+pub async fn raw_secure(address: SocketAddr, connector: &Connector, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let mut stream = connector.connect("localhost", stream).await?;
+    stream.write_all(bytes).await?;
+    let mut answer = Vec::new();
+    match tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end in time") {
+        Ok(_) => Ok(answer),
+        // What came before counts.
+        Err(_) if !answer.is_empty() => Ok(answer),
+        Err(error) => Err(error),
+    }
+}
+
+/// GET over TLS.
+pub async fn get_secure(address: SocketAddr, connector: &Connector, path: &str) -> std::io::Result<Answer> {
+    let bytes = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let answer = raw_secure(address, connector, bytes.as_bytes()).await?;
+    Ok(parse(&answer).unwrap_or_else(|| panic!("no answer to {path}: {:?}", String::from_utf8_lossy(&answer))))
 }
 
 /// A request with these extra header lines and this body.

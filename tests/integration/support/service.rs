@@ -12,15 +12,20 @@ use seawall::http::listener::{self, Limits};
 use seawall::postgres::{Postgres, migrate};
 use seawall::readthrough::Readthrough;
 use seawall::stamp::Snapshot;
+use seawall::tls::{Connector, Trust};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
+
+use super::client::Answer;
 
 /// A running service. Dropped, it stops at once.
 pub struct TestService {
     pub queries: SocketAddr,
     pub admin: SocketAddr,
     pub read: Arc<Readthrough>,
+    /// How the admin listener is spoken to, where it speaks TLS.
+    secure: Option<Connector>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
 }
@@ -63,6 +68,11 @@ impl Plan {
     /// Starts it, and waits until it answers.
     pub async fn start(self) -> TestService {
         let url = self.config.postgres.url.as_ref().expect("given").expose().to_owned();
+        let secure = self
+            .config
+            .admin
+            .tls()
+            .map(|files| Connector::new(Trust::Anybody, Some((&files.cert, &files.key))).expect("fit"));
         let mut app = App::new(self.config, &url).expect("the service can be put together");
         if let Some(limits) = self.limits {
             app.limit(limits);
@@ -81,9 +91,9 @@ impl Plan {
         let running = tokio::spawn(app.run(listeners, async {
             let _ = stopped.await;
         }));
-        let service = TestService { queries, admin, read, stop: Some(stop), running };
+        let service = TestService { queries, admin, read, secure, stop: Some(stop), running };
         super::eventually::eventually("the service is ready", Duration::from_secs(10), async || {
-            let status = super::client::get(service.admin, "/readyz").await.status;
+            let status = service.ask_admin("/readyz").await.status;
             if status == 200 { Ok(()) } else { Err(format!("status {status}")) }
         })
         .await;
@@ -120,6 +130,14 @@ impl TestService {
         .await;
     }
 
+    /// GET of the admin listener.
+    pub async fn ask_admin(&self, path: &str) -> Answer {
+        match &self.secure {
+            None => super::client::get(self.admin, path).await,
+            Some(connector) => super::client::get_secure(self.admin, connector, path).await.expect("a connection"),
+        }
+    }
+
     /// Asks for a stop; [`TestService::stopped`] awaits it.
     pub fn stop(&mut self) {
         self.stop.take();
@@ -133,7 +151,7 @@ impl TestService {
 
     /// The value of the series that `/metrics` shows as `series`.
     pub async fn metric(&self, series: &str) -> f64 {
-        let text = super::client::get(self.admin, "/metrics").await.text();
+        let text = self.ask_admin("/metrics").await.text();
         value(&text, series).unwrap_or_else(|| panic!("no series {series} in\n{text}"))
     }
 }
