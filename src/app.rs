@@ -208,8 +208,10 @@ impl App {
         let gate = Gate::new(config.auth.map(Access::new), read.metrics());
         let options =
             Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp };
+        let service = Service::new(Arc::clone(&read), gate, options, Arc::clone(&ready));
+        service.share(config.cors.as_ref());
         Ok(Self {
-            service: Service::new(Arc::clone(&read), gate, options, Arc::clone(&ready)),
+            service,
             read,
             ready,
             catalog: Arc::new(InForce::from_pointee(catalog)),

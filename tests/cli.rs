@@ -287,7 +287,9 @@ async fn bad_usage_is_told_from_failure() {
         &["check", "--unknown"],
         &["check", "--format", "xml"],
         &["check", "--deny", "everything"],
-        &["health", "--url", "https://localhost/livez"],
+        &["health", "--url", "ftp://localhost/livez"],
+        &["health", "--url", "https://localhost/livez", "--ca", "/nowhere"],
+        &["health", "--cert", "alone.pem"],
         &["serve", "--config"],
     ] {
         let ran = seawall(args).await;

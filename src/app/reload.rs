@@ -115,6 +115,7 @@ impl Reloader {
         let parts = &self.parts;
         let needs_restart = needs_restart(&self.started, &config);
         parts.service.guard(Gate::new(config.auth.map(Access::new), parts.read.metrics()));
+        parts.service.share(config.cors.as_ref());
         parts
             .service
             .set(Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp });

@@ -25,6 +25,9 @@ const TIB: u64 = 1 << 40;
 /// None, where no load balancer has to notice; ten minutes are beyond any of them and beyond what a rollout waits.
 pub(super) const DRAIN_DELAY: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(10));
 
+/// None: browsers ask each time. They cap it themselves, at two hours or a day.
+pub(super) const CORS_MAX_AGE: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(24 * 60));
+
 /// None cuts requests off at once; an hour is beyond the longest `timeout`, so nothing could still run.
 pub(super) const SHUTDOWN_GRACE: Range<Duration> = range(Duration::ZERO, MINUTE.saturating_mul(60));
 

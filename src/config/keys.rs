@@ -6,7 +6,9 @@
 
 use Absent::{Example, Is, Required};
 use Force::{Later, Now};
-use Section::{Admin, Auth, Cache, Defaults, Invalidation, Jwt, JwtKey, Param, Postgres, Query, Redis, Server, Token};
+use Section::{
+    Admin, Auth, Cache, Cors, Defaults, Invalidation, Jwt, JwtKey, Param, Postgres, Query, Redis, Server, Token,
+};
 
 /// Where a key may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub enum Section {
     Jwt,
     /// `[auth.jwt.keys.KID]`
     JwtKey,
+    /// `[cors]`
+    Cors,
     /// `[defaults]`, and every query for itself.
     Defaults,
     /// `[queries.NAME]` alone.
@@ -53,6 +57,7 @@ impl Section {
             Self::Token => "auth.tokens.NAME",
             Self::Jwt => "auth.jwt",
             Self::JwtKey => "auth.jwt.keys.KID",
+            Self::Cors => "cors",
             Self::Defaults => "defaults",
             Self::Query => "queries.NAME",
             Self::Param => "queries.NAME.params.PARAM",
@@ -61,8 +66,8 @@ impl Section {
 }
 
 /// The names that may stand at the top of the file.
-pub const TOP: [&str; 9] =
-    ["server", "admin", "postgres", "redis", "cache", "invalidation", "auth", "defaults", "queries"];
+pub const TOP: [&str; 10] =
+    ["server", "admin", "postgres", "redis", "cache", "invalidation", "auth", "cors", "defaults", "queries"];
 
 /// Whether a key has an effect in this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +196,10 @@ pub static KEYS: &[Key] = &[
     key(JwtKey, "algorithm", Now, Example(r#""RS256""#), "HS256, RS256, ES256 or EdDSA"),
     key(JwtKey, "secret", Now, Is(r#""""#), "for HS256: at least 32 bytes"),
     key(JwtKey, "public_key_file", Now, Is(r#""""#), "for the others: a public key in PEM"),
+    key(Cors, "origins", Now, Is("[]"), "origins whose scripts may read answers; [\"*\"]: any"),
+    key(Cors, "allow_credentials", Now, Is("false"), "their requests may come with cookies and client certificates"),
+    key(Cors, "max_age", Now, Is(r#""10m""#), "how long browsers may remember that they may"),
+    key(Cors, "headers", Now, Is("[]"), "fields that requests may have beside those that Seawall understands"),
     key(Defaults, "ttl", Now, Is(r#""5m""#), "how long an answer is fresh"),
     key(Defaults, "jitter", Now, Is("0.1"), "share of ttl, both ways, drawn for each entry"),
     key(

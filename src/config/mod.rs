@@ -69,6 +69,8 @@ pub struct Config {
     pub invalidation: Invalidation,
     /// `[auth]`; `None`: everybody may ask everything.
     pub auth: Option<crate::access::Settings>,
+    /// `[cors]`; `None`: no other origin may read an answer.
+    pub cors: Option<crate::http::cors::Settings>,
     /// Files that it names and is made of, beside its own.
     pub files: Vec<PathBuf>,
     /// `[queries.*]`, with what they inherit from `[defaults]`; at least one, in the order of the file.

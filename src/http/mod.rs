@@ -6,6 +6,7 @@ pub mod admin;
 mod bare;
 mod body;
 mod cache_status;
+pub mod cors;
 mod directives;
 mod docs;
 mod elsewhere;

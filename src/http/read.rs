@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::Method;
 use http::header::HeaderMap;
 use hyper::body::{Body, Incoming};
 
 use super::body::{self, Unreadable};
+use super::cors::{self, Cors};
 use super::directives;
 use super::gate::{self, Audience, Gate, Visitor};
 use super::negotiate::{accepts_json, sends_json};
@@ -51,6 +52,7 @@ const QUERIES: &str = "/v1/queries/";
 pub struct Service {
     read: Arc<Readthrough>,
     gate: ArcSwap<Gate>,
+    cors: ArcSwapOption<Cors>,
     body_max_bytes: AtomicU64,
     exposes_stamp: AtomicBool,
     ready: Arc<super::admin::Readiness>,
@@ -94,6 +96,23 @@ impl Reply {
     }
 }
 
+impl Reply {
+    /// The same, with `change` made to the response.
+    pub(super) fn map(self, change: impl FnOnce(&mut Response) + Send + 'static) -> Self {
+        match self {
+            Self::Ready(mut response) => {
+                response.as_mut().map(change);
+                Self::Ready(response)
+            }
+            Self::Later(future) => Self::Later(Box::pin(async move {
+                let mut response = future.await;
+                change(&mut response);
+                response
+            })),
+        }
+    }
+}
+
 impl From<Response> for Reply {
     fn from(response: Response) -> Self {
         Self::Ready(Some(response))
@@ -106,6 +125,7 @@ impl Service {
         Arc::new(Self {
             read,
             gate: ArcSwap::from_pointee(gate),
+            cors: ArcSwapOption::empty(),
             body_max_bytes: AtomicU64::new(options.body_max_bytes),
             exposes_stamp: AtomicBool::new(options.expose_stamp),
             ready,
@@ -123,6 +143,11 @@ impl Service {
         self.gate.store(Arc::new(gate));
     }
 
+    /// Lets scripts of other origins read answers as `settings` say from now on.
+    pub fn share(&self, settings: Option<&cors::Settings>) {
+        self.cors.store(settings.map(|settings| Arc::new(Cors::new(settings))));
+    }
+
     /// Counts a request that hyper answered itself, since it could not be read.
     pub fn unreadable(&self) {
         self.read.unknown().metrics().request(Outcome::Rejected, Served::Memory, 0.0);
@@ -131,6 +156,15 @@ impl Service {
     /// Answers a request.
     #[inline]
     pub fn answer(self: &Arc<Self>, request: http::Request<Incoming>) -> Reply {
+        match &*self.cors.load() {
+            None => self.answer_any(request),
+            Some(cors) => Arc::clone(cors).answer(self, request),
+        }
+    }
+
+    /// Answers a request, whoever may read it.
+    #[inline]
+    pub(super) fn answer_any(self: &Arc<Self>, request: http::Request<Incoming>) -> Reply {
         let started = self.read.clock().now();
         let uri = request.uri();
         let Some(name) = uri.path().strip_prefix(QUERIES) else { return self.elsewhere(&request, started) };

@@ -13,7 +13,16 @@ const TEXT: &str = include_str!("../../config.toml");
 
 /// Whether a section means something by being there, so that its header is commented out with its keys.
 fn is_of_its_own(section: Section) -> bool {
-    matches!(section, Section::Query | Section::Param | Section::Auth | Section::Token | Section::Jwt | Section::JwtKey)
+    matches!(
+        section,
+        Section::Query
+            | Section::Param
+            | Section::Auth
+            | Section::Cors
+            | Section::Token
+            | Section::Jwt
+            | Section::JwtKey
+    )
 }
 
 /// A key line of the reference, commented out or not.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod auth;
+mod cors;
 mod doorbell;
 mod expiry;
 mod https;

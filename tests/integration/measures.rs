@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use promql_parser::parser::token::{T_ADD, T_DIV, T_SUM};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
+use seawall::telemetry::metrics::Listener;
 
 use super::support::client::get;
 use super::support::eventually::eventually;
@@ -166,6 +167,8 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
     let metrics = seawall::telemetry::metrics::Metrics::new();
     let _handles = (metrics.query("q"), metrics.caller("c"));
     metrics.verdict("q", &["exact"], "exact");
+    let _handshakes = metrics.handshakes(Listener::Queries);
+    metrics.certificate(Listener::Queries, true, Duration::ZERO);
     let document = include_str!("../../docs/metrics.md");
     let text = metrics.text();
     let exposed: Vec<&str> = text

@@ -346,7 +346,7 @@ struct Item {
     shown: String,
 }
 
-fn texts(reader: &mut Reader<'_>, place: &Place<'_>, name: &str, most: usize) -> Option<Vec<String>> {
+pub(super) fn texts(reader: &mut Reader<'_>, place: &Place<'_>, name: &str, most: usize) -> Option<Vec<String>> {
     Some(items(reader, place, name, most)?.into_iter().map(|item| item.text).collect())
 }
 

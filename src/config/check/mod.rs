@@ -3,6 +3,7 @@
 
 mod auth;
 mod connection;
+mod cors;
 mod depends;
 mod params;
 mod postgres;
@@ -35,9 +36,11 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
         Section::Cache,
         Section::Invalidation,
         Section::Auth,
+        Section::Cors,
         Section::Defaults,
     ];
-    let [server, admin, postgres, cache, invalidation, auth, defaults] = sections.map(|s| section(reader, root, s));
+    let [server, admin, postgres, cache, invalidation, auth, cors, defaults] =
+        sections.map(|s| section(reader, root, s));
     // No key of it is in force.
     section(reader, root, Section::Redis);
     let addresses = check_addresses(reader, &server);
@@ -49,12 +52,19 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
     let queries = queries::check(reader, root, &defaults);
     check_lags(reader, root, invalidation.as_ref(), queries.as_deref());
     let auth = auth::check(reader, &auth, &names(root));
+    let cors = cors::check(reader, &cors);
     let problems = std::mem::take(&mut reader.problems);
-    match (server, admin, postgres, cache, invalidation, auth, queries) {
-        (Some(server), Some(admin), Some(postgres), Some(cache), Some(invalidation), Some(auth), Some(queries))
-            if problems.is_empty() =>
-        {
-            Ok(Config { server, admin, postgres, cache, invalidation, auth, queries, files: vec![] })
+    match (server, admin, postgres, cache, invalidation, auth.zip(cors), queries) {
+        (
+            Some(server),
+            Some(admin),
+            Some(postgres),
+            Some(cache),
+            Some(invalidation),
+            Some((auth, cors)),
+            Some(queries),
+        ) if problems.is_empty() => {
+            Ok(Config { server, admin, postgres, cache, invalidation, auth, cors, queries, files: vec![] })
         }
         _ => {
             debug_assert!(!problems.is_empty(), "whatever is missing has been reported");
