@@ -21,7 +21,7 @@ use crate::access::Access;
 use crate::catalog::{Catalog, InForce};
 use crate::chance::Chance;
 use crate::clock::Clock;
-use crate::config::{Config, Source, Tls};
+use crate::config::{Config, Server, Source, Tls};
 use crate::http::admin::{self, Readiness, Token};
 use crate::http::gate::Gate;
 use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
@@ -113,6 +113,16 @@ pub fn postgres_settings(config: &Config, url: &str) -> Settings {
     }
 }
 
+/// The query listener's options, which can be changed while it runs.
+fn options(server: &Server) -> Options {
+    Options {
+        body_max_bytes: server.body_max_bytes,
+        expose_stamp: server.expose_stamp,
+        compression: server.compression,
+        compression_min_bytes: server.compression_min_bytes,
+    }
+}
+
 /// What happens to the origin's connections, as metrics.
 fn count(metrics: &Metrics, event: Event) {
     match event {
@@ -187,6 +197,7 @@ impl App {
         let certificates = Arc::new(Certificates::new(&config, Arc::clone(&metrics))?);
         let bounds = Bounds {
             max_bytes: config.cache.max_bytes,
+            packed_max_bytes: config.cache.compressed_max_bytes,
             entry_max_bytes: config.cache.entry_max_bytes,
             max_fills: config.cache.max_fills,
             max_queued_fills: config.cache.max_queued_fills,
@@ -206,8 +217,7 @@ impl App {
             );
         }
         let gate = Gate::new(config.auth.map(Access::new), read.metrics());
-        let options =
-            Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp };
+        let options = options(&config.server);
         let service = Service::new(Arc::clone(&read), gate, options, Arc::clone(&ready));
         service.share(config.cors.as_ref());
         Ok(Self {

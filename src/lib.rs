@@ -20,13 +20,14 @@
 //! - [`tls`]: certificates of the listeners, and handshakes.
 //! - [`stamp`]: snapshots and lineages: sees, covers. Pure.
 //! - [`tag`]: the names of what writes change and answers depend on. Pure.
+//! - [`coding`]: content codings, and what they make of a body. Pure.
 //! - [`clock`]: time, and the only place that reads it. [`chance`]: the only place that draws it.
 //! - `sabotage`: faults on purpose, in no release: whether a test would notice.
 //!
 //! # Layers
 //!
 //! ```text
-//! main -> cli -> app -> { http, postgres } -> { readthrough, access } -> { cache, ledger, catalog, telemetry } -> { stamp, tag, clock, chance, tls, sabotage }
+//! main -> cli -> app -> { http, postgres } -> { readthrough, access } -> { cache, ledger, catalog, telemetry } -> { stamp, tag, coding, clock, chance, tls, sabotage }
 //! ```
 //!
 //! Arrows point downwards only, siblings never use each other, and `config` is known to `cli` and `app` alone;
@@ -60,6 +61,7 @@ pub mod catalog;
 pub mod chance;
 pub mod cli;
 pub mod clock;
+pub mod coding;
 pub mod config;
 pub mod http;
 pub mod ledger;

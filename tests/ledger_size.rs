@@ -161,7 +161,7 @@ fn an_event_of_a_table_with_a_million_entries_costs_what_one_of_a_table_with_non
     let _first = thousand_events(&ledger, 11_000);
     let (alone, without) = thousand_events(&ledger, 12_000);
     let read = ledger.share(up_to(13_000));
-    let store = Store::new(1 << 30, 1 << 20);
+    let store = Store::new(1 << 30, 1 << 20, 1 << 20);
     for n in 0..ENTRIES {
         store.insert(&Key::new(&n.to_le_bytes()), &Arc::new(entry(&table, &read)));
     }

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["http", "postgres", "redis"],
     &["readthrough", "access"],
     &["cache", "ledger", "catalog", "telemetry"],
-    &["stamp", "tag", "clock", "chance", "tls", "sabotage"],
+    &["stamp", "tag", "clock", "chance", "coding", "tls", "sabotage"],
 ];
 
 /// Known to these alone.
@@ -28,6 +28,7 @@ const CONFINED: &[(&[&str], &str)] = &[
     (&["toml"], "src/config/"),
     (&["jsonwebtoken", "governor"], "src/access/"),
     (&["tokio_rustls", "x509_parser"], "src/tls/"),
+    (&["zstd", "brotli", "flate2"], "src/coding.rs"),
     (&["pg_embed"], "src/postgres/embedded"),
     (&["clap"], "src/cli/"),
 ];

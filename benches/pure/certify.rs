@@ -33,7 +33,7 @@ pub fn ask(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("look");
     for entries in ENTRIES {
-        let store = Store::new(STORE_BYTES, 1 << 20);
+        let store = Store::new(STORE_BYTES, 1 << 20, 1 << 20);
         let stamp = ledger.share(sample::stamp(0));
         let keys: Vec<Key> = (0..entries).map(|n| Key::new(&key(n))).collect();
         for key in &keys {

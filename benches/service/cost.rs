@@ -89,7 +89,7 @@ async fn parameters(seawall: &Child) -> Vec<Point> {
     let targets = PARAMS.map(|params| {
         let others = (2..=params).map(|n| format!("&p{n}={}", 1_000 + n)).collect::<Vec<_>>().concat();
         let prefix = format!("/v1/queries/params{params}?p1=");
-        (f64::from(params), "Seawall", seawall, Target { prefix, keys: FEW_KEYS, suffix: others, token: None })
+        (f64::from(params), "Seawall", seawall, Target { prefix, keys: FEW_KEYS, suffix: others, field: None })
     });
     for (.., target) in &targets {
         fill(seawall, target).await;
@@ -102,14 +102,14 @@ async fn bodies(seawall: &Child, shop: &Shop) -> Vec<Point> {
     let mut bare = vec![];
     for bytes in BODY_BYTES {
         let prefix = format!("/v1/queries/body?bytes={bytes}&id=");
-        let target = Target { prefix, keys: FEW_KEYS, suffix: String::new(), token: None };
+        let target = Target { prefix, keys: FEW_KEYS, suffix: String::new(), field: None };
         let body = fill(seawall, &target).await;
         assert_eq!(body.len(), bytes as usize);
         bare.push((bytes, Child::bare(&shop.file(&format!("body-{bytes}")), &body).await));
         targets.push((f64::from(bytes), "Seawall", seawall, target));
     }
     for (bytes, server) in &bare {
-        let target = Target { prefix: "/".into(), keys: FEW_KEYS, suffix: String::new(), token: None };
+        let target = Target { prefix: "/".into(), keys: FEW_KEYS, suffix: String::new(), field: None };
         targets.push((f64::from(*bytes), "bare hyper", server, target));
     }
     measure(VARIED[2], &targets)
@@ -121,7 +121,7 @@ async fn keys(seawall: &Child) -> Vec<Point> {
     for keys in KEYS {
         client::sweep(seawall.port(), from..keys + 1, |id| format!("/v1/queries/key?id={id}")).await;
         from = keys + 1;
-        let target = Target { prefix: "/v1/queries/key?id=".into(), keys, suffix: String::new(), token: None };
+        let target = Target { prefix: "/v1/queries/key?id=".into(), keys, suffix: String::new(), field: None };
         let before = client::statements(seawall.admin_port(), "key").await;
         points.extend(measure(VARIED[0], &[(f64::from(keys), "Seawall", seawall, target)]));
         // Else what was measured were not hits, and the store did not hold so many keys.

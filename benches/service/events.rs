@@ -41,7 +41,7 @@ pub async fn ask(shop: &Shop) -> String {
     let queries = format!("{}[queries.noise]\nsql = \"SELECT sum(n) FROM noise\"\nresult = \"value\"\n", shop::PRODUCT);
     let seawall = Child::seawall(&shop.config(&queries)).await;
     client::sweep(seawall.port(), 1..KEYS + 1, |id| format!("/v1/queries/product?id={id}")).await;
-    let target = Target { prefix: "/v1/queries/product?id=".into(), keys: KEYS, suffix: String::new(), token: None };
+    let target = Target { prefix: "/v1/queries/product?id=".into(), keys: KEYS, suffix: String::new(), field: None };
     let (mut quiet, mut noisy) = (vec![], vec![]);
     let (noise, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let writer = tokio::spawn(write(database, 0, Arc::clone(&noise), Arc::clone(&committed)));

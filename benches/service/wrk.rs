@@ -10,8 +10,8 @@ pub struct Target {
     pub prefix: String,
     pub keys: u32,
     pub suffix: String,
-    /// Of `Authorization`.
-    pub token: Option<&'static str>,
+    /// Of the head, as it is sent.
+    pub field: Option<String>,
 }
 
 /// What one run and the system say.
@@ -35,11 +35,10 @@ pub fn run(server: &Child, target: &Target, connections: u32, seconds: u32) -> R
     let script = std::env::temp_dir().join(format!("seawall-bench-{}.lua", std::process::id()));
     std::fs::write(&script, SCRIPT).expect("written");
     let before = server.cpu();
-    let field = target.token.map(|token| format!("Authorization: Bearer {token}"));
     let out = Command::new("taskset")
         .args(["-c", LOAD_CPU, "wrk", "-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"])
         .arg(&script)
-        .args(field.iter().flat_map(|field| ["-H", field]))
+        .args(target.field.iter().flat_map(|field| ["-H", field]))
         .arg(format!("http://127.0.0.1:{}", server.port()))
         .args(["--", &target.prefix, &target.keys.to_string(), &target.suffix])
         .output()

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::config::{Config, Problems};
 use crate::http::admin::Token;
 use crate::http::gate::Gate;
-use crate::http::read::{Options, Service};
+use crate::http::read::Service;
 use crate::http::reload::{Fault, Reload, Reloaded};
 use crate::postgres::Postgres;
 use crate::readthrough::Readthrough;
@@ -116,9 +116,7 @@ impl Reloader {
         let needs_restart = needs_restart(&self.started, &config);
         parts.service.guard(Gate::new(config.auth.map(Access::new), parts.read.metrics()));
         parts.service.share(config.cors.as_ref());
-        parts
-            .service
-            .set(Options { body_max_bytes: config.server.body_max_bytes, expose_stamp: config.server.expose_stamp });
+        parts.service.set(super::options(&config.server));
         parts.token.set(config.admin.token_sha256);
         parts.token.needs_restart(needs_restart.clone());
         parts.certificates.reload();
@@ -223,7 +221,7 @@ fn needs_restart(started: &Config, config: &Config) -> Vec<String> {
         admin: tls_cert, tls_key, tls_client_ca;
         postgres: url, migrate_url, listen_url, pool_size, connect_timeout, search_path, timezone, reconnect_max, tls,
             tls_root_cert, tls_client_cert, tls_client_key;
-        cache: max_bytes, entry_max_bytes, result_max_bytes, max_fills, max_queued_fills;
+        cache: max_bytes, compressed_max_bytes, entry_max_bytes, result_max_bytes, max_fills, max_queued_fills;
         invalidation: source, channel, retention, poll_interval, proactive, advisory_key;
     )
 }

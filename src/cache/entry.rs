@@ -1,16 +1,18 @@
 //! One stored answer.
 //!
-//! An entry is immutable but for three moments: the ledger version it was last certified at, when a refresh of it may
-//! begin, and when a directive last forced a fill in its place. Each is one atomic word; a lost race costs a
-//! certification, a look at the flights, or a directive that waits its turn. Everything that a hit sends is made when the
-//! entry is: the body in a buffer of exactly its size, and the text of its ETag.
+//! An entry is immutable but for three moments, the ledger version it was last certified at, when a refresh of it may
+//! begin, and when a directive last forced a fill in its place, and for how its packed forms stand. Each is one atomic
+//! word; a lost race costs a certification, a look at the flights, a directive that waits its turn, or a form that is
+//! packed once more. Everything that a hit sends is made when the entry is: the body in a buffer of exactly its size, and
+//! the text of its ETag.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::early;
 use crate::clock::Moment;
+use crate::coding::{CODINGS, Coding};
 use crate::stamp::Stamp;
 use crate::tag::Tag;
 
@@ -26,6 +28,7 @@ pub const BOOKKEEPING_BYTES: u64 = 408;
 pub struct Entry {
     etag: [u8; ETAG_BYTES],
     absent: bool,
+    packing: [AtomicU8; CODINGS],
     /// Whether it counts how often it is given.
     counted: bool,
     /// How often it was, where that is counted.
@@ -88,6 +91,23 @@ pub struct Draft {
     pub uses: Option<u32>,
 }
 
+/// How an entry's form in a coding stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Nobody has asked for it, or there was no place to make it.
+    Untried,
+    /// It is being made.
+    UnderWay,
+    /// It was made, and is kept while there is room.
+    Made,
+    /// It was made, and is not worth keeping.
+    Pointless,
+}
+
+impl Packing {
+    const ALL: [Self; 4] = [Self::Untried, Self::UnderWay, Self::Made, Self::Pointless];
+}
+
 /// Where an entry stands at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
@@ -108,6 +128,7 @@ impl Entry {
         Self {
             etag: etag(&body, absent, draft.etag_seed),
             absent,
+            packing: Default::default(),
             counted: draft.uses.is_some(),
             uses: AtomicU32::new(draft.uses.unwrap_or_default()),
             route: draft.route,
@@ -139,6 +160,23 @@ impl Entry {
     /// A strong entity tag, quotes included: a hash of the body, so that an unchanged refill still matches.
     pub fn etag(&self) -> &[u8; ETAG_BYTES] {
         &self.etag
+    }
+
+    /// How its form in `coding` stands.
+    #[inline]
+    pub fn packing(&self, coding: Coding) -> Packing {
+        Packing::ALL[usize::from(self.packing[coding as usize].load(Ordering::Relaxed))]
+    }
+
+    /// Begins to pack it, if it stands as `from`. Whoever gets `true` must say how it ended, by [`Entry::packs`].
+    pub fn begin_packing(&self, coding: Coding, from: Packing) -> bool {
+        let (from, to) = (from as u8, Packing::UnderWay as u8);
+        self.packing[coding as usize].compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Its form in `coding` stands like this from now on.
+    pub fn packs(&self, coding: Coding, now: Packing) {
+        self.packing[coding as usize].store(now as u8, Ordering::Relaxed);
     }
 
     /// The number of the query that it belongs to, for whoever counts evictions.

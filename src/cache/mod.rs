@@ -8,5 +8,6 @@ pub mod failures;
 pub mod flight;
 pub mod jitter;
 pub mod key;
+pub mod packed;
 mod shim;
 pub mod store;

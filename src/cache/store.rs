@@ -9,14 +9,18 @@ use std::sync::Arc;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
-use super::entry::Entry;
+use super::entry::{Entry, Packing};
 use super::key::Key;
+use super::packed::{Packed, PackedForms};
+use crate::coding::Coding;
 use crate::tag::Tag;
 
 /// The store.
 pub struct Store {
     entries: Cache<Key, Arc<Entry>, Weigher, DefaultHashBuilder, Dropped>,
     entry_max_bytes: u64,
+    /// What is packed of these. A form goes when its entry does.
+    forms: PackedForms,
 }
 
 /// What became of an entry.
@@ -53,8 +57,9 @@ impl Lifecycle<Key, Arc<Entry>> for Dropped {
 const LARGEST_PER_SHARD: u64 = 4;
 
 impl Store {
-    /// A store of `max_bytes`, in which one entry has `entry_max_bytes` at most (body and key and bookkeeping).
-    pub fn new(max_bytes: u64, entry_max_bytes: u64) -> Self {
+    /// A store of `max_bytes`, in which one entry has `entry_max_bytes` at most (body and key and bookkeeping), and beside it
+    /// `packed_max_bytes` of packed forms.
+    pub fn new(max_bytes: u64, entry_max_bytes: u64, packed_max_bytes: u64) -> Self {
         // Shards divide the bytes between them: few enough that each holds some of the largest entries, and enough
         // that cores seldom meet.
         let cores = std::thread::available_parallelism().map_or(4, std::num::NonZero::get) as u64;
@@ -67,7 +72,8 @@ impl Store {
             .estimated_items_capacity(usize::try_from((max_bytes / 1024).max(shards * 32)).unwrap_or(usize::MAX))
             .build()
             .expect("capacity and estimate are set");
-        Self { entries: Cache::with_options(options, Weigher, DefaultHashBuilder::default(), Dropped), entry_max_bytes }
+        let entries = Cache::with_options(options, Weigher, DefaultHashBuilder::default(), Dropped);
+        Self { entries, entry_max_bytes, forms: PackedForms::new(packed_max_bytes) }
     }
 
     /// The entry under `key`, fresh or not.
@@ -88,6 +94,16 @@ impl Store {
         }
         let mut out = Vec::new();
         self.entries.insert_with_lifecycle(key.clone(), Arc::clone(entry), &mut out);
+        for (gone, old) in &out {
+            if gone != key || old.etag() != entry.etag() {
+                self.drop_forms(gone.as_bytes(), old);
+            } else {
+                // An unchanged body's forms are its successor's.
+                for coding in packed_in(old) {
+                    entry.packs(coding, Packing::Made);
+                }
+            }
+        }
         if out.iter().any(|(_, dropped)| Arc::ptr_eq(dropped, entry)) {
             return Insert::TooLarge;
         }
@@ -97,7 +113,39 @@ impl Store {
 
     /// Drops what is under `key`.
     pub fn remove(&self, key: &[u8]) {
-        self.entries.remove(key);
+        if let Some((_, entry)) = self.entries.remove(key) {
+            self.drop_forms(key, &entry);
+        }
+    }
+
+    /// `entry`'s form in `coding`, where it is kept; `entry` is the one under `key`.
+    #[inline]
+    pub fn packed(&self, key: &[u8], entry: &Entry, coding: Coding) -> Option<Arc<Packed>> {
+        self.forms.get(key, entry, coding)
+    }
+
+    /// Keeps a form of `entry` under `key`, if that is still the one there; whether there was room for it.
+    pub fn keep_packed(&self, key: &Key, entry: &Arc<Entry>, packed: Packed) -> bool {
+        let coding = packed.coding();
+        // Said before it is so: who replaces the entry from here on passes the form on or drops it, and who did before is seen below.
+        entry.packs(coding, Packing::Made);
+        let kept = self.forms.insert(key, packed);
+        match self.entries.peek(key.as_bytes()).filter(|now| now.etag() == entry.etag()) {
+            Some(now) => now.packs(coding, if kept { Packing::Made } else { Packing::Pointless }),
+            None => self.forms.remove(key.as_bytes(), coding),
+        }
+        kept
+    }
+
+    /// Bytes of packed forms held in `coding`.
+    pub fn packed_bytes(&self, coding: Coding) -> u64 {
+        self.forms.bytes(coding)
+    }
+
+    fn drop_forms(&self, key: &[u8], entry: &Entry) {
+        for coding in packed_in(entry) {
+            self.forms.remove(key, coding);
+        }
     }
 
     /// Drops every entry that depends on one of `tags`; how many. A reader waits for no longer than it takes to look at
@@ -106,7 +154,8 @@ impl Store {
         let concerned = |entry: &Entry| entry.tags().iter().any(|tag| tags.contains(tag));
         let tagged = self.entries.iter().filter(|(_, entry)| concerned(entry));
         let removed = |(key, entry): (Key, Arc<Entry>)| {
-            self.entries.remove_if(&key, |now| Arc::ptr_eq(now, &entry) || concerned(now))
+            let gone = self.entries.remove_if(&key, |now| Arc::ptr_eq(now, &entry) || concerned(now));
+            gone.inspect(|(_, entry)| self.drop_forms(key.as_bytes(), entry))
         };
         tagged.filter_map(removed).count()
     }
@@ -130,6 +179,11 @@ impl Store {
     pub fn expiries(&self) -> Vec<crate::clock::Moment> {
         self.entries.iter().map(|(_, e)| e.expires()).collect()
     }
+}
+
+/// The codings that there may be a form of `entry` in. One that is being made is looked after by its maker.
+fn packed_in(entry: &Entry) -> impl Iterator<Item = Coding> {
+    Coding::ALL.into_iter().filter(|&coding| entry.packing(coding) == Packing::Made)
 }
 
 #[cfg(test)]
@@ -166,7 +220,7 @@ mod tests {
 
     #[test]
     fn it_stays_under_its_bytes_and_says_whose_entries_were_evicted() {
-        let store = Store::new(1 << 20, 64 << 10);
+        let store = Store::new(1 << 20, 64 << 10, 1 << 20);
         let mut evicted = 0;
         for n in 0..2_000 {
             match store.insert(&key(n), &entry(3, 1_000)) {
@@ -184,7 +238,7 @@ mod tests {
 
     #[test]
     fn replacing_is_no_eviction() {
-        let store = Store::new(1 << 20, 64 << 10);
+        let store = Store::new(1 << 20, 64 << 10, 1 << 20);
         assert_eq!(store.insert(&key(1), &entry(0, 10)), Insert::Kept(vec![]));
         assert_eq!(store.insert(&key(1), &entry(0, 20)), Insert::Kept(vec![]));
         assert_eq!(store.len(), 1);
@@ -194,7 +248,7 @@ mod tests {
     #[test]
     fn an_entry_over_the_bound_leaves_the_old_one_alone() {
         let limit = 4096;
-        let store = Store::new(1 << 20, limit);
+        let store = Store::new(1 << 20, limit, 1 << 20);
         let overhead = usize::try_from(entry(0, 0).weight(4)).expect("small");
         let fits = usize::try_from(limit).expect("small") - overhead;
         assert_eq!(store.insert(&key(1), &entry(0, fits)), Insert::Kept(vec![]));
@@ -204,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_flush_what_is_asked_for_again_and_again() {
-        let store = Store::new(1 << 20, 64 << 10);
+        let store = Store::new(1 << 20, 64 << 10, 1 << 20);
         for n in 0..100 {
             store.insert(&key(n), &entry(0, 1_000));
         }

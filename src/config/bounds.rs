@@ -54,6 +54,12 @@ pub(super) const RECONNECT_MAX: Range<Duration> = range(MILLI.saturating_mul(10)
 /// and the sum of sizes stays far from overflow.
 pub(super) const MAX_BYTES: Range<u64> = range(MIB, TIB);
 
+/// As [`MAX_BYTES`].
+pub(super) const COMPRESSED_MAX_BYTES: Range<u64> = range(MIB, TIB);
+
+/// None, if the operator thinks that it pays; a body of 256 MiB is the longest there is.
+pub(super) const COMPRESSION_MIN_BYTES: Range<u64> = range(0, 256 * MIB);
+
 /// Below a kibibyte nothing but the bookkeeping would be stored; the upper end is `max_bytes`, checked apart.
 pub(super) const ENTRY_MAX_BYTES: Range<u64> = range(KIB, TIB);
 

@@ -31,6 +31,7 @@ pub use problem::{Problem, Problems};
 pub use secret::Secret;
 
 use crate::catalog::Declaration;
+use crate::coding::Codings;
 use crate::tls;
 
 /// Longest file that is read, in bytes: sixty of the longest queries. Anything longer is not a configuration.
@@ -97,6 +98,10 @@ pub struct Server {
     pub body_max_bytes: u64,
     /// Whether every answer has its stamp in a header, and not only where a request asks for it.
     pub expose_stamp: bool,
+    /// What bodies are compressed by, the preferred first.
+    pub compression: Codings,
+    /// Shorter bodies are not.
+    pub compression_min_bytes: u64,
     /// Whether a changed configuration is reloaded by itself.
     pub watch_config: bool,
     /// PEM file of the certificate that is shown; there exactly if `tls_key` is.
@@ -227,6 +232,8 @@ pub enum Source {
 pub struct Cache {
     /// All stored answers with their keys and bookkeeping.
     pub max_bytes: u64,
+    /// Compressed bodies beside them.
+    pub compressed_max_bytes: u64,
     /// Larger answers are given, not stored; at most `max_bytes`.
     pub entry_max_bytes: u64,
     /// Larger answers are refused, before they are transferred.

@@ -10,7 +10,8 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
-use super::read::{Reply, Service};
+use super::read::Service;
+use super::reply::Reply;
 use super::response::{Response, ResponseBody};
 
 /// What the configuration says.

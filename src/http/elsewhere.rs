@@ -6,7 +6,8 @@ use hyper::body::Incoming;
 
 use super::gate::Gate;
 use super::problem::{Code, Problem};
-use super::read::{Reply, Service};
+use super::read::Service;
+use super::reply::Reply;
 use super::response::{self, Response};
 use super::{docs, list, openapi, pages};
 use crate::clock::Moment;

@@ -21,6 +21,7 @@ pub mod problem;
 mod pulse;
 pub mod read;
 pub mod reload;
+mod reply;
 mod represent;
 pub mod response;
 pub mod secure;

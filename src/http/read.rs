@@ -4,11 +4,8 @@
 //! into a boxed future. Each request is counted in exactly one outcome: a hit at once, any other by its `Tally`, which
 //! counts also when the client leaves and the future is dropped.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::Method;
@@ -21,7 +18,7 @@ use super::directives;
 use super::gate::{self, Audience, Gate, Visitor};
 use super::negotiate::{accepts_json, sends_json};
 use super::problem::{Code, Problem};
-use super::pulse::Pulse;
+use super::reply::Reply;
 use super::represent::Asked;
 use super::response::Response;
 use super::strict::is_strict;
@@ -31,6 +28,7 @@ use crate::cache::entry::Freshness;
 use crate::catalog::args::{self, KeyBuf};
 use crate::catalog::{Prepared, RequestCacheControl, Shape};
 use crate::clock::Moment;
+use crate::coding::Codings;
 use crate::readthrough::{Answer, Ask, By, Directives, Failed, Led, Look, ReadError, Readthrough, Route, Source, Want};
 use crate::telemetry::metrics::{Fallback, Outcome, Served};
 
@@ -41,6 +39,10 @@ pub struct Options {
     pub body_max_bytes: u64,
     /// Whether every answer carries its stamp.
     pub expose_stamp: bool,
+    /// What bodies are compressed by, the preferred first.
+    pub compression: Codings,
+    /// Shorter bodies are not.
+    pub compression_min_bytes: u64,
 }
 
 /// Longer URIs are refused; a longer list of parameters goes into a body. Proxies commonly take 8 KiB as well.
@@ -55,87 +57,37 @@ pub struct Service {
     cors: ArcSwapOption<Cors>,
     body_max_bytes: AtomicU64,
     exposes_stamp: AtomicBool,
+    compression: ArcSwap<Codings>,
+    /// Unreachable where there is no compression.
+    compression_min_bytes: AtomicU64,
     ready: Arc<super::admin::Readiness>,
-}
-
-/// A response that is there, or one that takes a while.
-pub enum Reply {
-    /// Taken when polled.
-    Ready(Option<Response>),
-    /// Still to come.
-    Later(Pin<Box<dyn Future<Output = Response> + Send>>),
-}
-
-impl Future for Reply {
-    type Output = Result<Response, std::convert::Infallible>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            Self::Ready(response) => Poll::Ready(Ok(response.take().expect("a reply is polled to its end once"))),
-            Self::Later(future) => future.as_mut().poll(cx).map(Ok),
-        }
-    }
-}
-
-impl Reply {
-    /// The same, known to its connection as running while it is still to come.
-    #[inline]
-    pub(super) fn running(self, on: &Arc<Pulse>) -> Self {
-        match self {
-            Self::Ready(_) => self,
-            Self::Later(future) => {
-                let running = on.run();
-                Self::Later(Box::pin(async move {
-                    let response = future.await;
-                    drop(running);
-                    response
-                }))
-            }
-        }
-    }
-}
-
-impl Reply {
-    /// The same, with `change` made to the response.
-    pub(super) fn map(self, change: impl FnOnce(&mut Response) + Send + 'static) -> Self {
-        match self {
-            Self::Ready(mut response) => {
-                response.as_mut().map(change);
-                Self::Ready(response)
-            }
-            Self::Later(future) => Self::Later(Box::pin(async move {
-                let mut response = future.await;
-                change(&mut response);
-                response
-            })),
-        }
-    }
-}
-
-impl From<Response> for Reply {
-    fn from(response: Response) -> Self {
-        Self::Ready(Some(response))
-    }
 }
 
 impl Service {
     /// The service over `read`, for whoever `gate` lets in.
     pub fn new(read: Arc<Readthrough>, gate: Gate, options: Options, ready: Arc<super::admin::Readiness>) -> Arc<Self> {
-        Arc::new(Self {
+        let service = Self {
             read,
             gate: ArcSwap::from_pointee(gate),
             cors: ArcSwapOption::empty(),
-            body_max_bytes: AtomicU64::new(options.body_max_bytes),
-            exposes_stamp: AtomicBool::new(options.expose_stamp),
+            body_max_bytes: AtomicU64::default(),
+            exposes_stamp: AtomicBool::default(),
+            compression: ArcSwap::default(),
+            compression_min_bytes: AtomicU64::default(),
             ready,
-        })
+        };
+        service.set(options);
+        Arc::new(service)
     }
 
     /// Does as `options` say from now on.
     pub fn set(&self, options: Options) {
         self.body_max_bytes.store(options.body_max_bytes, Ordering::Relaxed);
         self.exposes_stamp.store(options.expose_stamp, Ordering::Relaxed);
+        self.compression.store(Arc::new(options.compression));
+        let none = options.compression == Codings::default();
+        self.compression_min_bytes
+            .store(if none { u64::MAX } else { options.compression_min_bytes }, Ordering::Relaxed);
     }
 
     /// Lets in whoever `gate` does from now on.
@@ -214,7 +166,7 @@ impl Service {
         }
         match self.read.look(&Ask { route, prepared, key: &key, arrived: started, directives }) {
             Look::Answer(answer) => {
-                self.at_once(route, answer, &Asked::new(route, head, request.headers(), audience), started)
+                self.at_once(route, answer, &Asked::new(route, head, request.headers(), &key, audience), started)
             }
             Look::Withheld => self.reject(route, started, withheld(), request.headers()),
             Look::Rebuild(want) => {
@@ -263,7 +215,7 @@ impl Service {
     fn later(self: &Arc<Self>, tally: Tally, asking: Asking, want: Want, head: bool, headers: HeaderMap) -> Reply {
         let service = Arc::clone(self);
         Reply::Later(Box::pin(async move {
-            let asked = Asked::new(tally.route(), head, &headers, asking.audience);
+            let asked = asking.asked(tally.route(), head, &headers);
             service.wait(tally, &asking, want, &asked).await
         }))
     }
@@ -272,6 +224,18 @@ impl Service {
     #[inline]
     pub(super) fn exposes_stamp(&self) -> bool {
         self.exposes_stamp.load(Ordering::Relaxed)
+    }
+
+    /// What bodies are compressed by now.
+    #[inline]
+    pub(super) fn compression(&self) -> Codings {
+        **self.compression.load()
+    }
+
+    /// Shorter bodies are sent as they are.
+    #[inline]
+    pub(super) fn compression_min_bytes(&self) -> u64 {
+        self.compression_min_bytes.load(Ordering::Relaxed)
     }
 
     /// Who is let in now.
@@ -348,12 +312,12 @@ impl Service {
         let audience = prepared.map_or(Audience::Callers, |prepared| visitor.audience(tally.route(), &prepared));
         let reply = Reply::Later(Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let asked = Asked::new(tally.route(), false, &parts.headers, audience);
             let asking =
                 match service.parameters(&tally, caller.as_deref(), body, limit, &parts.headers, audience).await {
                     Ok(asking) => asking,
                     Err(problem) => return refuse(tally, problem, &parts.headers),
                 };
+            let asked = asking.asked(tally.route(), false, &parts.headers);
             if is_strict(tally.route(), &asking.directives, &parts.headers) {
                 return service.answer_strictly(tally, &asking, &asked).await;
             }
@@ -436,10 +400,14 @@ pub(super) struct Asking {
     key: KeyBuf,
     arrived: Moment,
     directives: Directives,
-    pub(super) audience: Audience,
+    audience: Audience,
 }
 
 impl Asking {
+    pub(super) fn asked<'a>(&'a self, route: &Route, head: bool, headers: &'a HeaderMap) -> Asked<'a> {
+        Asked::new(route, head, headers, &self.key, self.audience)
+    }
+
     pub(super) fn ask<'a>(&'a self, route: &'a Arc<Route>) -> Ask<'a> {
         Ask { route, prepared: &self.prepared, key: &self.key, arrived: self.arrived, directives: self.directives }
     }

@@ -11,7 +11,9 @@ use bytes::{Buf, Bytes};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::cache::entry::Entry;
+use crate::cache::entry::{ETAG_BYTES, Entry};
+use crate::cache::packed::Packed;
+use crate::coding::Coding;
 
 /// RFC 9211.
 pub static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -25,7 +27,7 @@ pub static SEAWALL_AFTER: HeaderName = HeaderName::from_static("seawall-after");
 /// A response of the query listener.
 pub type Response = http::Response<ResponseBody>;
 
-/// What a response carries: nothing, an entry's body, or bytes made for it.
+/// What a response carries: nothing, an entry's body, one of its packed forms, or bytes made for it.
 #[derive(Debug, Default)]
 pub struct ResponseBody(Option<Chunk>);
 
@@ -34,6 +36,8 @@ pub struct ResponseBody(Option<Chunk>);
 pub enum Chunk {
     /// The body of an entry, from an offset on.
     Entry(Arc<Entry>, usize),
+    /// A packed form of one, from an offset on.
+    Packed(Arc<Packed>, usize),
     /// Bytes of its own.
     Bytes(Bytes),
 }
@@ -43,6 +47,12 @@ impl ResponseBody {
     #[inline]
     pub fn entry(entry: Arc<Entry>) -> Self {
         Self(if entry.body().is_empty() { None } else { Some(Chunk::Entry(entry, 0)) })
+    }
+
+    /// A packed form of a body.
+    #[inline]
+    pub fn packed(packed: Arc<Packed>) -> Self {
+        Self(Some(Chunk::Packed(packed, 0)))
     }
 
     /// These bytes.
@@ -58,7 +68,7 @@ impl ResponseBody {
         match self.0 {
             None => Bytes::new(),
             Some(Chunk::Bytes(bytes)) => bytes,
-            Some(Chunk::Entry(entry, from)) => Bytes::copy_from_slice(&entry.body()[from..]),
+            Some(chunk) => Bytes::copy_from_slice(chunk.chunk()),
         }
     }
 }
@@ -68,6 +78,7 @@ impl Buf for Chunk {
     fn remaining(&self) -> usize {
         match self {
             Self::Entry(entry, from) => entry.body().len() - from,
+            Self::Packed(packed, from) => packed.bytes().len() - from,
             Self::Bytes(bytes) => bytes.len(),
         }
     }
@@ -76,6 +87,7 @@ impl Buf for Chunk {
     fn chunk(&self) -> &[u8] {
         match self {
             Self::Entry(entry, from) => &entry.body()[*from..],
+            Self::Packed(packed, from) => &packed.bytes()[*from..],
             Self::Bytes(bytes) => bytes,
         }
     }
@@ -85,6 +97,10 @@ impl Buf for Chunk {
         match self {
             Self::Entry(entry, from) => {
                 assert!(n <= entry.body().len() - *from, "advanced beyond the body's end");
+                *from += n;
+            }
+            Self::Packed(packed, from) => {
+                assert!(n <= packed.bytes().len() - *from, "advanced beyond the body's end");
                 *from += n;
             }
             Self::Bytes(bytes) => bytes.advance(n),
@@ -164,14 +180,38 @@ pub fn headless(mut response: Response) -> Response {
     response
 }
 
-/// Whether `If-None-Match` names `etag`. Weak comparison, as RFC 9110 section 13.1.2 has it.
+/// Whether `If-None-Match` names `etag`, that of a document that has one form.
 pub fn matches(headers: &HeaderMap, etag: &[u8]) -> bool {
-    let mut fields = headers.get_all(header::IF_NONE_MATCH).iter();
-    fields.any(|field| {
-        field.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii).any(|candidate| {
-            candidate == b"*" || candidate == etag || candidate.strip_prefix(b"W/").is_some_and(|weak| weak == etag)
-        })
+    candidates(headers).any(|candidate| candidate == b"*" || candidate == etag)
+}
+
+/// The tags in `If-None-Match`, each without its mark of weakness: the comparison is the weak one (RFC 9110 section 13.1.2).
+fn candidates(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let fields = headers.get_all(header::IF_NONE_MATCH).into_iter();
+    let tags = fields.flat_map(|field| field.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii));
+    tags.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
+}
+
+/// The tag in `If-None-Match` by which the client has the body of `etag`: that tag itself, `*`, or that of a packed form of it.
+pub fn matched(headers: &HeaderMap, etag: &[u8; ETAG_BYTES]) -> Option<Matched> {
+    candidates(headers).find_map(|candidate| {
+        if candidate == b"*" {
+            return Some(Matched::Body);
+        }
+        match candidate.strip_prefix(&etag[..ETAG_BYTES - 1])?.strip_suffix(b"\"")? {
+            b"" => Some(Matched::Body),
+            form => form.strip_prefix(b"-").and_then(Coding::exactly).map(Matched::Packed),
+        }
     })
+}
+
+/// Which representation of a body a client has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matched {
+    /// The body as it is.
+    Body,
+    /// Its form in a coding.
+    Packed(Coding),
 }
 
 /// A page of HTML that needs nothing from elsewhere.
@@ -214,18 +254,29 @@ mod tests {
     }
 
     #[test]
-    fn if_none_match_takes_lists_stars_and_weak_tags() {
+    fn if_none_match_takes_lists_stars_weak_tags_and_those_of_packed_forms() {
         let with = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::IF_NONE_MATCH, value.parse().expect("a header value"));
             headers
         };
-        for yes in ["\"a\"", "*", "W/\"a\"", "\"b\", \"a\"", "\"b\" ,W/\"a\""] {
-            assert!(matches(&with(yes), b"\"a\""), "{yes}");
+        let etag = b"\"abcdefghijklmnopqrstuv\"";
+        let a = "\"abcdefghijklmnopqrstuv\"";
+        for yes in [a.to_owned(), "*".into(), format!("W/{a}"), format!("\"b\", {a}"), format!("\"b\" ,W/{a}")] {
+            assert_eq!(matched(&with(&yes), etag), Some(Matched::Body), "{yes}");
         }
-        for no in ["\"b\"", "a", "", "W/\"b\", \"c\""] {
-            assert!(!matches(&with(no), b"\"a\""), "{no}");
+        for coding in Coding::ALL {
+            let form = format!("\"abcdefghijklmnopqrstuv-{}\"", coding.as_str());
+            for yes in [form.clone(), format!("W/{form}"), format!("\"b\", {form}")] {
+                assert_eq!(matched(&with(&yes), etag), Some(Matched::Packed(coding)), "{yes}");
+            }
         }
-        assert!(!matches(&HeaderMap::new(), b"\"a\""));
+        let form = |suffix: &str| format!("\"abcdefghijklmnopqrstuv{suffix}\"");
+        for no in
+            ["\"b\"", "a", "", "W/\"b\", \"c\"", &form("-"), &form("-GZIP"), &form("-x-gzip"), &form("gzip"), &a[..23]]
+        {
+            assert_eq!(matched(&with(no), etag), None, "{no}");
+        }
+        assert_eq!(matched(&HeaderMap::new(), etag), None);
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::problem::{Code, Problem};
-use super::read::{Asking, Reply, Service, refuse, withheld};
+use super::read::{Asking, Service, refuse, withheld};
+use super::reply::Reply;
 use super::represent::Asked;
 use super::response::{Response, SEAWALL_AFTER};
 use super::tally::Tally;
@@ -18,7 +19,7 @@ impl Service {
     pub(super) fn strictly(self: &Arc<Self>, tally: Tally, asking: Asking, head: bool, headers: HeaderMap) -> Reply {
         let service = Arc::clone(self);
         Reply::Later(Box::pin(async move {
-            let asked = Asked::new(tally.route(), head, &headers, asking.audience);
+            let asked = asking.asked(tally.route(), head, &headers);
             service.answer_strictly(tally, &asking, &asked).await
         }))
     }

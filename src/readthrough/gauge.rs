@@ -3,6 +3,7 @@
 use super::origin::OriginState;
 use super::{Readthrough, StreamState, route};
 use crate::catalog::Shape;
+use crate::coding::Coding;
 use crate::telemetry::metrics::{Degraded, Pooled};
 
 impl Readthrough {
@@ -48,6 +49,9 @@ impl Readthrough {
         let m = self.metrics();
         m.store_entries.set(signed(self.store().len()));
         m.store_bytes.set(signed(self.store().bytes()));
+        for coding in Coding::ALL {
+            m.packed_bytes(coding, signed(self.store().packed_bytes(coding)));
+        }
         m.flights.set(signed(self.flying()));
         m.waiters.set(signed(self.waiting()));
         let (ledger, now) = (self.ledger(), self.clock().now());

@@ -21,6 +21,7 @@ mod hot;
 mod invalidate;
 mod look;
 pub mod origin;
+mod pack;
 mod route;
 mod routes;
 mod strict;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::entry::Freshness;
@@ -65,6 +66,8 @@ pub use strict::Token;
 pub struct Bounds {
     /// Bytes of the store.
     pub max_bytes: u64,
+    /// Bytes of packed forms beside it.
+    pub packed_max_bytes: u64,
     /// Bytes of one entry in it.
     pub entry_max_bytes: u64,
     /// Rebuilds at a time, over all queries.
@@ -89,6 +92,7 @@ pub struct Readthrough {
     routes: ArcSwap<Routes>,
     unknown: Route,
     store: Store,
+    packers: Arc<Semaphore>,
     flights: Arc<Flights<Key, Required, Landing>>,
     failures: Failures<ReadError>,
     ledger: Ledger,
@@ -120,7 +124,8 @@ impl Readthrough {
         Arc::new(Self {
             routes: ArcSwap::from_pointee(Routes::default().succeed(catalog, &metrics)),
             unknown: Route::unknown(&metrics),
-            store: Store::new(bounds.max_bytes, bounds.entry_max_bytes),
+            store: Store::new(bounds.max_bytes, bounds.entry_max_bytes, bounds.packed_max_bytes),
+            packers: pack::places(),
             flights: Flights::new(bounds.max_waiters, FLIGHT_SHARDS),
             failures: Failures::new(),
             ledger: Ledger::default(),

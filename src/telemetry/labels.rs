@@ -229,6 +229,18 @@ labels! {
 }
 
 labels! {
+    /// What became of an attempt to pack a body.
+    Packs {
+        /// The form is kept.
+        Kept = "kept",
+        /// It saves too little, or there is no room for it.
+        Pointless = "pointless",
+        /// As many as may be were under way.
+        Refused = "refused",
+    }
+}
+
+labels! {
     /// Which of the listeners.
     Listener {
         /// That of queries.

@@ -6,82 +6,21 @@
 
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
+
+use super::register::{NO_LABELS, REGISTERED, counters, gauge, gauges, histograms, real_gauge};
 
 /// Unknown query names count under this label: names that clients make up never become series.
 pub const UNKNOWN: &str = "_unknown";
 
+pub use super::handles::{CallerMetrics, HandshakeMetrics, QueryMetrics};
 pub use super::labels::*;
 
-/// One query's handles, each resolved once.
-pub struct QueryMetrics {
-    requests: Box<[IntCounter]>,
-    durations: Box<[Histogram]>,
-    rebuilds: Box<[IntCounter]>,
-    fallbacks: Box<[IntCounter]>,
-    failures: Box<[IntCounter]>,
-    /// Requests answered by a flight that another request led.
-    pub shared: IntCounter,
-    /// Statements that reached Postgres.
-    pub statements: IntCounter,
-    /// The whole rebuild, from its start to its outcome.
-    pub refresh_seconds: Histogram,
-    /// Entries evicted for want of room.
-    pub evictions: IntCounter,
-}
-
-impl QueryMetrics {
-    /// Counts a request and the time it took.
-    #[inline]
-    pub fn request(&self, outcome: Outcome, served: Served, seconds: f64) {
-        self.requests[outcome as usize].inc();
-        self.durations[served as usize].observe(seconds);
-    }
-
-    /// Counts a rebuild.
-    pub fn rebuild(&self, reason: Rebuild) {
-        self.rebuilds[reason as usize].inc();
-    }
-
-    /// Counts a request that waits for Postgres.
-    pub fn fallback(&self, reason: Fallback) {
-        self.fallbacks[reason as usize].inc();
-    }
-
-    /// Counts a rebuild that failed.
-    pub fn failure(&self, reason: Failure) {
-        self.failures[reason as usize].inc();
-    }
-
-    /// Requests so far, by outcome, for `/status`.
-    pub fn requests_by(&self, outcome: Outcome) -> u64 {
-        self.requests[outcome as usize].get()
-    }
-}
-
-/// The handles of one caller, or of those that go by one name.
-pub struct CallerMetrics(Box<[IntCounter]>);
-
-impl CallerMetrics {
-    /// Counts a request that came with good credentials, or with none where none are needed.
-    #[inline]
-    pub fn passed(&self, what: Passed) {
-        self.0[what as usize].inc();
-    }
-}
-
-/// The handles of one listener's handshakes.
-pub struct HandshakeMetrics(Box<[IntCounter]>);
-
-impl HandshakeMetrics {
-    /// Counts one that ended.
-    pub fn ended(&self, how: Handshake) {
-        self.0[how as usize].inc();
-    }
-}
+use crate::coding::{CODINGS, Coding};
 
 /// All metrics of a process.
 pub struct Metrics {
@@ -113,6 +52,9 @@ pub struct Metrics {
     reload_time: Gauge,
     reloads: [IntCounter; 2],
     unauthorized: Box<[IntCounter]>,
+    packs: [Box<[IntCounter]>; CODINGS],
+    packed_bytes: [IntGauge; CODINGS],
+    packed_saved: [IntCounter; CODINGS],
     handshakes: IntCounterVec,
     tls_success: IntGaugeVec,
     tls_expiry: IntGaugeVec,
@@ -141,15 +83,6 @@ pub struct Metrics {
     /// Time since the last completed poll of the event stream; infinite without one.
     pub freshness_bound: Gauge,
 }
-
-/// From 25 us, which a hit stays well below, to 10 s, the longest default deadline and more.
-const DURATIONS: &[f64] = &[
-    25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5,
-    5.0, 10.0,
-];
-
-/// Registration fails only for a name that is taken or malformed, and every name stands below, once.
-const REGISTERED: &str = "metric names are well-formed and registered once";
 
 impl Metrics {
     /// A registry of its own with every metric in it.
@@ -183,29 +116,45 @@ impl Metrics {
             "Configurations that were read, the first included, by whether they came into force.",
             &["outcome"],
         );
-        let reload_time = Gauge::new(
+        let reload_time = real_gauge(
+            r,
             "seawall_config_last_reload_success_timestamp_seconds",
             "When the configuration in force was read, in seconds since 1970.",
-        )
-        .expect(REGISTERED);
-        r.register(Box::new(reload_time.clone())).expect(REGISTERED);
+        );
         let unauthorized = counters(
             r,
             "seawall_unauthorized_total",
             "Requests whose credentials were not accepted, by reason.",
             &["reason"],
         );
+        let packs = counters(
+            r,
+            "seawall_compressions_total",
+            "Bodies that were to be packed, by what became of it.",
+            &["coding", "outcome"],
+        );
+        let packed_bytes = gauges(
+            r,
+            "seawall_compressed_bytes",
+            "Bytes of packed bodies kept beside the store, with their bookkeeping.",
+            &["coding"],
+        );
+        let packed_saved = counters(
+            r,
+            "seawall_compression_saved_bytes_total",
+            "Bytes of bodies that were not sent because they were packed.",
+            &["coding"],
+        );
         let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
-        r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect(REGISTERED);
-        let freshness_bound = Gauge::new(
+        r.register(Box::new(ProcessCollector::for_self())).expect(REGISTERED);
+        let freshness_bound = real_gauge(
+            r,
             "seawall_freshness_bound_seconds",
             "Now minus the start of the last completed poll: what a bounded hit may lack.",
-        )
-        .expect(REGISTERED);
+        );
         freshness_bound.set(f64::INFINITY);
-        r.register(Box::new(freshness_bound.clone())).expect(REGISTERED);
         Self {
             requests: counters(r, "seawall_requests_total", "Requests, each exactly once.", &["query", "outcome"]),
             durations: histograms(
@@ -282,6 +231,12 @@ impl Metrics {
                 &["caller", "outcome"],
             ),
             unauthorized: Unauthorized::ALL.iter().map(|l| unauthorized.with_label_values(&[l.as_str()])).collect(),
+            packs: Coding::ALL.map(|coding| {
+                let by = |l: &Packs| packs.with_label_values(&[coding.as_str(), l.as_str()]);
+                Packs::ALL.iter().map(by).collect()
+            }),
+            packed_bytes: Coding::ALL.map(|coding| packed_bytes.with_label_values(&[coding.as_str()])),
+            packed_saved: Coding::ALL.map(|coding| packed_saved.with_label_values(&[coding.as_str()])),
             handshakes: counters(
                 r,
                 "seawall_tls_handshakes_total",
@@ -334,6 +289,22 @@ impl Metrics {
         if in_force {
             self.reload_time.set(at.as_secs_f64());
         }
+    }
+
+    /// Counts an attempt to pack a body.
+    pub fn packs(&self, coding: Coding, outcome: Packs) {
+        self.packs[coding as usize][outcome as usize].inc();
+    }
+
+    /// Counts an answer whose body is shorter by `saved` bytes for being packed.
+    #[inline]
+    pub fn packed(&self, coding: Coding, saved: usize) {
+        self.packed_saved[coding as usize].inc_by(saved as u64);
+    }
+
+    /// Sets how many bytes are kept in `coding`.
+    pub fn packed_bytes(&self, coding: Coding, bytes: i64) {
+        self.packed_bytes[coding as usize].set(bytes);
     }
 
     /// Counts a hot entry that was invalidated.
@@ -433,31 +404,4 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
-}
-
-const NO_LABELS: &[&str] = &[];
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    let vec = IntCounterVec::new(Opts::new(name, help), labels).expect(REGISTERED);
-    registry.register(Box::new(vec.clone())).expect(REGISTERED);
-    vec
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    let vec = IntGaugeVec::new(Opts::new(name, help), labels).expect(REGISTERED);
-    registry.register(Box::new(vec.clone())).expect(REGISTERED);
-    vec
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    let gauge = IntGauge::new(name, help).expect(REGISTERED);
-    registry.register(Box::new(gauge.clone())).expect(REGISTERED);
-    gauge
-}
-
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(DURATIONS.to_vec());
-    let vec = HistogramVec::new(options, labels).expect(REGISTERED);
-    registry.register(Box::new(vec.clone())).expect(REGISTERED);
-    vec
 }

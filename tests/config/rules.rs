@@ -29,10 +29,12 @@ fn numbers_and_durations_and_sizes_have_two_ends() {
         ("server.max_connections", ["1", "1000000"], ["0", "1000001"]),
         ("server.max_waiters", ["1", "10000000"], ["0", "10000001"]),
         ("server.body_max_bytes", ["1024", "\"16MiB\""], ["1023", "\"16777217B\""]),
+        ("server.compression_min_bytes", ["0", "\"256MiB\""], ["\"268435457B\"", "\"257MiB\""]),
         ("postgres.pool_size", ["1", "1000"], ["0", "1001"]),
         ("postgres.connect_timeout", ["\"10ms\"", "\"1m\""], ["\"9ms\"", "\"61s\""]),
         ("postgres.reconnect_max", ["\"10ms\"", "\"5m\""], ["\"9.999ms\"", "\"301s\""]),
         ("cache.max_bytes", ["\"1MiB\"", "\"1TiB\""], ["\"1048575B\"", "\"1025GiB\""]),
+        ("cache.compressed_max_bytes", ["\"1MiB\"", "\"1TiB\""], ["\"1048575B\"", "\"1025GiB\""]),
         ("cache.result_max_bytes", ["\"1KiB\"", "\"256MiB\""], ["\"1023B\"", "\"257MiB\""]),
         ("cache.max_fills", ["1", "1000"], ["0", "-1"]),
         ("cache.max_queued_fills", ["0", "1000000"], ["-1", "1000001"]),
@@ -344,4 +346,25 @@ fn what_a_query_does_not_set_it_inherits() {
     assert_eq!((q.policy.ttl, r.policy.ttl), (Duration::from_secs(7), Duration::from_secs(8)));
     assert_eq!((q.result, r.result), (ResultForm::Value, ResultForm::Row));
     assert_eq!(config.cache.max_fills, 3, "as many as the pool has connections");
+}
+
+#[test]
+fn each_coding_is_named_once() {
+    rule(
+        "server.compression",
+        &["[]", "[\"gzip\"]", "[\"br\", \"gzip\", \"zstd\"]"],
+        &["[\"gzip\", \"gzip\"]"],
+        "write each once",
+    );
+    rule(
+        "server.compression",
+        &[],
+        &["[\"deflate\"]", "[\"GZIP\"]", "[\"\"]"],
+        "some of \"zstd\", \"br\" and \"gzip\"",
+    );
+    rule("server.compression", &[], &["true", "[1]"], "write");
+    let order =
+        |toml: &str| accepted(toml).server.compression.iter().map(seawall::coding::Coding::as_str).collect::<Vec<_>>();
+    assert_eq!(order(""), ["zstd", "br", "gzip"]);
+    assert_eq!(order("server.compression = [\"gzip\", \"zstd\"]"), ["gzip", "zstd"]);
 }

@@ -131,6 +131,7 @@ pub struct Bench {
 }
 
 pub const BOUNDS: Bounds = Bounds {
+    packed_max_bytes: 1 << 20,
     max_bytes: 256 << 20,
     entry_max_bytes: 1 << 20,
     max_fills: 8,

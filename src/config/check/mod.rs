@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::catalog::Declaration;
 use crate::catalog::policy::Consistency;
+use crate::coding::{Coding, Codings};
 
 use super::keys::{self, Force, Section, TOP};
 use super::problem::{Problems, segment};
@@ -145,6 +146,8 @@ fn check_server(
     let max_waiters = reader.count(place, "max_waiters", &bounds::MAX_WAITERS);
     let body_max_bytes = reader.size(place, "body_max_bytes", &bounds::BODY_MAX_BYTES);
     let expose_stamp = reader.flag(place, "expose_stamp");
+    let compression = check_codings(reader, place);
+    let compression_min_bytes = reader.size(place, "compression_min_bytes", &bounds::COMPRESSION_MIN_BYTES);
     let watch_config = reader.flag(place, "watch_config");
     let [tls_cert, tls_key, tls_client_ca] = tls::check(reader, place)?;
     Some(Server {
@@ -156,11 +159,32 @@ fn check_server(
         max_waiters: max_waiters?,
         body_max_bytes: body_max_bytes?,
         expose_stamp: expose_stamp?,
+        compression: compression?,
+        compression_min_bytes: compression_min_bytes?,
         watch_config: watch_config?,
         tls_cert,
         tls_key,
         tls_client_ca,
     })
+}
+
+/// `compression`: each coding once.
+fn check_codings(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Codings> {
+    if !place.has("compression") {
+        return Some(Codings::all());
+    }
+    let mut codings = Codings::default();
+    let mut good = true;
+    for name in auth::texts(reader, place, "compression", usize::MAX)? {
+        let message = match Coding::exactly(name.as_bytes()) {
+            None => "one is no coding; write some of \"zstd\", \"br\" and \"gzip\", or [] for none".to_owned(),
+            Some(coding) if !codings.push(coding) => format!("{name:?} is in it twice; write each once"),
+            Some(_) => continue,
+        };
+        reader.report(&place.at("compression"), message);
+        good = false;
+    }
+    good.then_some(codings)
 }
 
 fn check_address(reader: &mut Reader<'_>, place: &Place<'_>, name: &str) -> Option<SocketAddr> {
@@ -248,6 +272,7 @@ fn check_cache(reader: &mut Reader<'_>, place: &Place<'_>, pool_size: Option<usi
         let message = "it is more than cache.max_bytes, so the largest entries could never be stored; write less";
         reader.report(&place.at("entry_max_bytes"), message);
     }
+    let compressed_max_bytes = reader.size(place, "compressed_max_bytes", &bounds::COMPRESSED_MAX_BYTES);
     let result_max_bytes = reader.size(place, "result_max_bytes", &bounds::RESULT_MAX_BYTES);
     let max_fills =
         if place.has("max_fills") { reader.count(place, "max_fills", &bounds::MAX_FILLS) } else { pool_size };
@@ -255,6 +280,7 @@ fn check_cache(reader: &mut Reader<'_>, place: &Place<'_>, pool_size: Option<usi
     Some(Cache {
         max_bytes: max_bytes?,
         entry_max_bytes: entry_max_bytes?,
+        compressed_max_bytes: compressed_max_bytes?,
         result_max_bytes: result_max_bytes?,
         max_fills: max_fills?,
         max_queued_fills: max_queued_fills?,

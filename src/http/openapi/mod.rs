@@ -229,7 +229,7 @@ fn request_headers() -> Vec<Value> {
 }
 
 fn cached_headers() -> Value {
-    let names = ["ETag", "Age", "Cache-Control", "Cache-Status", "Seawall-Stamp"];
+    let names = ["ETag", "Age", "Cache-Control", "Vary", "Cache-Status", "Seawall-Stamp"];
     let all: Map<String, Value> = names
         .iter()
         .map(|name| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{name}") })))
@@ -240,7 +240,8 @@ fn cached_headers() -> Value {
 fn headers() -> Value {
     let text = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     json!({
-        "ETag": text("Of the body: an unchanged refill keeps it."),
+        "ETag": text("Of the body, and of the coding that it is sent in: an unchanged refill keeps it."),
+        "Vary": text("Fields of the request that the answer depends on."),
         "Age": { "description": "Seconds since the answer was read.", "schema": { "type": "integer", "minimum": 0 } },
         "Cache-Control": text("For how long, and for whom, the answer may be kept without asking."),
         "Cache-Status": text("RFC 9211: a hit, stale and why, or forwarded to Postgres and why."),
