@@ -52,7 +52,8 @@ impl Shop {
     /// The same for the database at `url`.
     pub fn config_of(&self, url: &str, queries: &str) -> PathBuf {
         let mut text = String::from(
-            "[server]\nlisten = \"127.0.0.1:${PORT}\"\nadmin_listen = \"127.0.0.1:${ADMIN_PORT}\"\n[defaults]\nttl = \"1h\"\n",
+            // Servers of one bench follow each other in one file.
+            "[server]\nwatch_config = false\nlisten = \"127.0.0.1:${PORT}\"\nadmin_listen = \"127.0.0.1:${ADMIN_PORT}\"\n[defaults]\nttl = \"1h\"\n",
         );
         let _ = writeln!(text, "[postgres]\nurl = \"{url}\"\n[cache]\nmax_bytes = \"{STORE}\"\n{queries}");
         let path = self.file("config.toml");

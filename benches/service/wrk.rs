@@ -49,6 +49,6 @@ pub fn run(server: &Child, target: &Target, connections: u32, seconds: u32) -> R
     let line = text.lines().last().unwrap_or_default();
     let figures: Vec<f64> = line.split(' ').filter_map(|figure| figure.parse().ok()).collect();
     let [requests, micros, p50_us, p99_us, failed] = figures[..] else { panic!("wrk said: {text}") };
-    assert!(failed < 1.0, "{failed} of {requests} requests failed");
+    assert!(failed < 1.0, "{failed} of {requests} requests for {}… failed", target.prefix);
     Run { per_second: requests / micros * 1e6, cpu_us: cpu / requests * 1e6, p50_us, p99_us }
 }
