@@ -63,4 +63,4 @@ soak: tools
 
 ## What the tests need where the machine has none: PostgreSQL, PgBouncer, curl, validators of OpenAPI.
 tools:
-	@scripts/tools.sh postgres pgbouncer curl schemathesis
+	@scripts/tools.sh postgres pgbouncer curl psql python node

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what tests and benches need where it is missing, with the system's package manager, and says what it does.
-# Usage: scripts/tools.sh TOOL...    (curl, postgres, pgbouncer, schemathesis, wrk)
+# Usage: scripts/tools.sh TOOL...    (curl, postgres, psql, pgbouncer, python, node, wrk)
 set -eu
 
 have_postgres() {
@@ -21,7 +21,7 @@ install() {
     if command -v apt-get >/dev/null 2>&1; then
         as_root apt-get update -q >&2
         # A test's Postgres is started by the test: no cluster and no service of the system's own.
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >&2
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $2 >&2
     elif command -v dnf >/dev/null 2>&1; then
         as_root dnf install -y "$3" >&2
     elif command -v brew >/dev/null 2>&1; then
@@ -35,12 +35,28 @@ install() {
 # Tools in Python, in an environment of the project's own.
 python_tools() {
     here="target/tools/python"
-    wanted="tests/integration/openapi/requirements.txt"
-    cmp -s "$wanted" "$here/installed.txt" && return 0
-    echo "tools: installing what $wanted names into $here" >&2
+    wanted="tests/integration/openapi/requirements.txt clients/python/requirements.txt"
+    cat $wanted | cmp -s - "$here/installed.txt" && return 0
+    echo "tools: installing what $wanted name into $here" >&2
     python3 -c 'import venv, ensurepip' 2>/dev/null || install Python python3-venv python3 python3
-    python3 -m venv "$here" && "$here/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" >&2
-    cp "$wanted" "$here/installed.txt"
+    python3 -m venv "$here"
+    for file in $wanted; do
+        "$here/bin/pip" install --quiet --disable-pip-version-check -r "$file" >&2
+    done
+    cat $wanted >"$here/installed.txt"
+}
+
+# What the client in TypeScript is built with.
+node_tools() {
+    here="target/tools/typescript"
+    wanted="clients/typescript/package-lock.json"
+    cmp -s "$wanted" "$here/installed.json" && return 0
+    command -v npm >/dev/null 2>&1 || install Node.js "nodejs npm" nodejs-npm node
+    echo "tools: installing what $wanted names into $here" >&2
+    mkdir -p "$here"
+    cp clients/typescript/package.json clients/typescript/package-lock.json "$here"
+    (cd "$here" && npm ci --silent --no-audit --no-fund >&2)
+    cp "$wanted" "$here/installed.json"
 }
 
 for tool in "$@"; do
@@ -50,7 +66,9 @@ for tool in "$@"; do
             echo "tools: going on without; the embedded server will download its binaries" >&2 ;;
         pgbouncer) command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || install PgBouncer pgbouncer pgbouncer pgbouncer ;;
         curl) command -v curl >/dev/null 2>&1 || install curl curl curl curl ;;
-        schemathesis) python_tools ;;
+        psql) command -v psql >/dev/null 2>&1 || install psql postgresql-client postgresql libpq ;;
+        python) python_tools ;;
+        node) node_tools ;;
         wrk) command -v wrk >/dev/null 2>&1 || install wrk wrk wrk wrk ;;
         *) echo "tools: unknown tool $tool" >&2; exit 2 ;;
     esac

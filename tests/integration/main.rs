@@ -2,6 +2,7 @@
 
 mod answers;
 mod auth;
+mod clients;
 mod compression;
 mod cors;
 mod doorbell;
