@@ -4,6 +4,8 @@ CARGO ?= cargo
 # What the long runs take: cases per parser, schedules per model, histories of the ledger and events of its day, seconds
 # of mixed load with faults and of each outage.
 SOAK_CASES ?= 1000000
+# Connections that say nonsense to a whole service, and credentials.
+SOAK_CONNECTIONS ?= 200000
 SOAK_SCHEDULES ?= 200000
 SOAK_HISTORIES ?= 200000
 SOAK_EVENTS ?= 8640000
@@ -55,6 +57,7 @@ soak: tools
 	SEAWALL_OUTAGE_SECONDS=$(SOAK_OUTAGE_SECONDS) $(CARGO) test --locked --release --test integration outage
 	SEAWALL_ORACLE_SECONDS=$(SOAK_ORACLE_SECONDS) $(CARGO) test --locked --release --test oracle -- --nocapture --test-threads 1
 	SEAWALL_FUZZ_CASES=$(SOAK_CASES) $(CARGO) test --locked --release --test parsers --test config
+	SEAWALL_FUZZ_CASES=$(SOAK_CONNECTIONS) $(CARGO) test --locked --release --test fuzz
 	SEAWALL_SHUTTLE_ITERATIONS=$(SOAK_SCHEDULES) $(CARGO) test --locked --release --test flight_model --test ledger_race
 	SEAWALL_LEDGER_HISTORIES=$(SOAK_HISTORIES) $(CARGO) test --locked --release --test ledger_model -- --nocapture
 	SEAWALL_LEDGER_EVENTS=$(SOAK_EVENTS) $(CARGO) test --locked --release --test ledger_size -- --nocapture

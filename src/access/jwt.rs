@@ -235,6 +235,10 @@ impl Jwt {
         {
             return Err(Refusal::Elsewhere);
         }
+        // StringOrURI (section 4.1.2). It is whose limits these are.
+        if claims.get("sub").is_some_and(|subject| !subject.is_string()) {
+            return Err(Refusal::Unknown);
+        }
         let is_ours = |audience: &Value| {
             audience.as_str().is_some_and(|named| self.settings.audiences.iter().any(|ours| ours == named))
         };

@@ -143,6 +143,8 @@ fn time_is_looked_at_on_both_sides_of_each_bound_also_where_it_is_remembered() {
         json!({ "exp": [1] }),
         json!({ "exp": 2000, "nbf": "1" }),
         json!({ "exp": 2000, "nbf": -5 }),
+        json!({ "exp": 2000, "sub": 7 }),
+        json!({ "exp": 2000, "sub": null }),
     ];
     for claims in malformed {
         assert_eq!(at(claims.clone(), 10), Err(Refusal::Unknown), "{claims}");
