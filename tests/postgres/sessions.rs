@@ -25,7 +25,7 @@ async fn a_roles_defaults_do_not_shape_answers() {
              ALTER ROLE defaults SET bytea_output = 'escape'; \
              ALTER ROLE defaults SET standard_conforming_strings = off; \
              ALTER ROLE defaults SET row_security = off; \
-             ALTER ROLE defaults SET statement_timeout = '1ms'",
+             ALTER ROLE defaults SET statement_timeout = '200ms'",
         )
         .await
         .expect("defaults");
@@ -36,7 +36,7 @@ async fn a_roles_defaults_do_not_shape_answers() {
              '1 day 2 hours'::interval AS took, 0.1::float8 + 0.2 AS sum, '\\x00ff'::bytea AS raw, \
              current_setting('transaction_isolation') AS isolation, current_setting('transaction_read_only') AS ro, \
              current_setting('transaction_deferrable') AS deferrable, current_setting('row_security') AS rls, \
-             current_setting('application_name') AS app, '\\n' AS backslash",
+             current_setting('application_name') AS app, '\\n' AS backslash, pg_sleep(0.4)::text AS slept",
         ))
         .await;
     assert_eq!(
@@ -44,7 +44,7 @@ async fn a_roles_defaults_do_not_shape_answers() {
         r#"[{"at":"2024-07-01T12:00:00+00:00","day":"2024-07-01","took":"1 day 02:00:00","sum":0.30000000000000004,"#
             .to_owned()
             + r#""raw":"\\x00ff","isolation":"read committed","ro":"on","deferrable":"off","rls":"on","app":"seawall","#
-            + r#""backslash":"\\n"}]"#
+            + r#""backslash":"\\n","slept":""}]"#
     );
 }
 
