@@ -24,7 +24,7 @@ SOAK_ORACLE_SECONDS ?= 300
 demo:
 	$(CARGO) run --release --quiet -- demo
 
-## Every test, against real PostgreSQL.
+## Every test, against real PostgreSQL and real Redis.
 test: tools
 	$(CARGO) test --locked --quiet --no-fail-fast
 
@@ -64,6 +64,6 @@ soak: tools
 	SEAWALL_DOORBELL_SECONDS=$(SOAK_DOORBELL_SECONDS) $(CARGO) test --locked --release --test doorbell -- --nocapture no_commit
 	SEAWALL_LOG_ROWS=$(SOAK_LOG_ROWS) $(CARGO) test --locked --release --test integration -- log::
 
-## What the tests need where the machine has none: PostgreSQL, PgBouncer, curl, validators of OpenAPI.
+## What the tests need where the machine has none: PostgreSQL, PgBouncer, Redis, curl, validators of OpenAPI.
 tools:
-	@scripts/tools.sh postgres pgbouncer curl psql python node
+	@scripts/tools.sh postgres pgbouncer redis curl psql python node

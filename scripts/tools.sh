@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what tests and benches need where it is missing, with the system's package manager, and says what it does.
-# Usage: scripts/tools.sh TOOL...    (curl, postgres, psql, pgbouncer, python, node, wrk)
+# Usage: scripts/tools.sh TOOL...    (curl, postgres, psql, pgbouncer, redis, python, node, wrk)
 set -eu
 
 have_postgres() {
@@ -65,6 +65,7 @@ for tool in "$@"; do
         postgres) have_postgres || install PostgreSQL postgresql postgresql-server postgresql ||
             echo "tools: going on without; the embedded server will download its binaries" >&2 ;;
         pgbouncer) command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || install PgBouncer pgbouncer pgbouncer pgbouncer ;;
+        redis) command -v redis-server >/dev/null 2>&1 || install Redis redis-server redis redis ;;
         curl) command -v curl >/dev/null 2>&1 || install curl curl curl curl ;;
         psql) command -v psql >/dev/null 2>&1 || install psql postgresql-client postgresql libpq ;;
         python) python_tools ;;

@@ -21,7 +21,7 @@ use crate::access::Access;
 use crate::catalog::{Catalog, InForce};
 use crate::chance::Chance;
 use crate::clock::Clock;
-use crate::config::{Config, Server, Source, Tls};
+use crate::config::{self, Config, Server, Source, Tls};
 use crate::http::admin::{self, Readiness, Token};
 use crate::http::gate::Gate;
 use crate::http::listener::{self, Connections, HEAD_TIMEOUT, Limits};
@@ -30,6 +30,7 @@ use crate::http::secure::SecureListener;
 use crate::postgres::{Announcers, BreakerState, Event, Postgres, Settings, StreamSettings, TlsMode};
 use crate::readthrough::origin::Origin;
 use crate::readthrough::{Bounds, Readthrough, StreamState};
+use crate::redis::{Redis, Settings as RedisSettings};
 use crate::telemetry::metrics::{Connects, Listener, Metrics};
 
 use certificates::Certificates;
@@ -58,6 +59,9 @@ pub enum StartError {
     /// The connection to Postgres can't even be tried.
     #[error("postgres: {0}")]
     Postgres(#[from] crate::postgres::SettingsError),
+    /// The shared tier can't even be tried.
+    #[error("{0}")]
+    Redis(#[from] crate::redis::SettingsError),
     /// A listener's certificate can't be used any more; it was fit when the configuration was checked.
     #[error("tls: {0}")]
     Certificate(#[source] crate::tls::Unfit),
@@ -113,6 +117,17 @@ pub fn postgres_settings(config: &Config, url: &str) -> Settings {
     }
 }
 
+/// The shared tier's settings.
+fn redis_settings(redis: &config::Redis, cache: &config::Cache) -> RedisSettings {
+    RedisSettings {
+        url: redis.url.expose().to_owned(),
+        namespace: redis.namespace.clone(),
+        pool_size: u32::try_from(redis.pool_size).unwrap_or(u32::MAX),
+        timeout: redis.timeout,
+        entry_max_bytes: cache.entry_max_bytes,
+    }
+}
+
 /// The query listener's options, which can be changed while it runs.
 fn options(server: &Server) -> Options {
     Options {
@@ -145,6 +160,7 @@ pub struct App {
     catalog: Arc<InForce>,
     postgres: Option<Arc<Postgres>>,
     stream: Option<(Settings, StreamSettings)>,
+    redis: Option<Arc<Redis>>,
     token: Arc<Token>,
     certificates: Arc<Certificates>,
     reloader: Option<Arc<Reloader>>,
@@ -158,7 +174,7 @@ impl App {
     /// The service of `config`, whose queries come from the Postgres at `url`.
     ///
     /// # Errors
-    /// [`StartError::Postgres`] where the URL or a certificate can't be used. A database that is away is no error.
+    /// [`StartError::Postgres`] (or another, for the other parts) where the URL or a certificate can't be used. A database that is away is no error.
     pub fn new(config: Config, url: &str) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let settings = postgres_settings(&config, url);
@@ -187,7 +203,7 @@ impl App {
     /// The service of `config` over any origin: what tests use to force an order that Postgres can't be made to take.
     ///
     /// # Errors
-    /// [`StartError::Certificate`]
+    /// [`StartError::Certificate`], [`StartError::Redis`]
     pub fn over(
         config: Config,
         origin: Arc<dyn Origin>,
@@ -205,10 +221,16 @@ impl App {
             proactive: config.invalidation.proactive,
         };
         let started = config.clone();
+        let redis = config.redis.as_ref().map(|redis| redis_settings(redis, &config.cache));
+        let redis = redis.map(|settings| Redis::new(&settings, clock.clone(), Arc::clone(&metrics))).transpose()?;
         let token = Arc::new(Token::default());
         token.set(config.admin.token_sha256);
         let catalog = Catalog::new(config.queries);
         let read = Readthrough::new(&catalog, origin, bounds, clock, Chance::system(), metrics);
+        let redis = redis.map(Arc::new);
+        if let Some(redis) = &redis {
+            read.share_by(Arc::clone(redis) as _);
+        }
         let ready = Arc::new(Readiness::default());
         if config.auth.is_none() && !config.server.listen.ip().to_canonical().is_loopback() {
             tracing::warn!(
@@ -227,6 +249,7 @@ impl App {
             catalog: Arc::new(InForce::from_pointee(catalog)),
             postgres: None,
             stream: None,
+            redis,
             token,
             certificates,
             reloader: None,
@@ -309,6 +332,10 @@ impl App {
         }
         let certificates = Arc::clone(&self.certificates);
         tasks.spawn(async move { certificates.watch().await });
+        if let Some(redis) = &self.redis {
+            let redis = Arc::clone(redis);
+            tasks.spawn(async move { redis.watch().await });
+        }
         if let Some(reloader) = &self.reloader {
             tasks.spawn(Arc::clone(reloader).listen(Hangups::new()));
         }

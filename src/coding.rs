@@ -70,6 +70,12 @@ impl Coding {
         };
         (packed.len() <= body.len() - body.len().div_ceil(GAIN)).then(|| packed.into_boxed_slice())
     }
+
+    /// What Zstandard made of a body of exactly `bytes` bytes; `None` where it is anything else. Allocates no more than that.
+    pub fn unpack_zstd(packed: &[u8], bytes: usize) -> Option<Box<[u8]>> {
+        let body = zstd::bulk::decompress(packed, bytes).ok()?;
+        (body.len() == bytes).then(|| body.into_boxed_slice())
+    }
 }
 
 /// Codings in order of preference, each once.
@@ -135,6 +141,10 @@ mod tests {
             for coding in Coding::ALL {
                 let packed = coding.pack(body.as_bytes()).expect("rows pack well");
                 assert!(packed.len() * 2 < body.len(), "{coding:?}: {} of {}", packed.len(), body.len());
+                if coding == Coding::Zstd {
+                    let is_body = |bytes| Coding::unpack_zstd(&packed, bytes).is_some_and(|it| *it == *body.as_bytes());
+                    assert!(is_body(body.len()) && !is_body(body.len() - 1) && !is_body(body.len() + 1));
+                }
                 assert!(unpacked(coding, &packed) == body.as_bytes(), "{coding:?} of {} rows", rows.len());
             }
         }

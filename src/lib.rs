@@ -11,7 +11,9 @@
 //! - [`app`]: the composition root; owns the tasks, starts and stops them in order.
 //! - [`http`]: the query listener (plain hyper), the admin listener, problems and pages.
 //! - [`postgres`]: the origin: pool, TLS, preparing, the one statement, cancellation; the embedded server.
-//! - [`readthrough`]: the read path from a key to an answer: look, join, fill, admission. Owns the port `Origin`.
+//! - [`redis`]: the shared tier: answers that one pod has filled, for all; its breaker.
+//! - [`readthrough`]: the read path from a key to an answer: look, join, fill, admission. Owns the ports `Origin` and
+//!   `SharedTier`.
 //! - [`access`]: who asks and what they may: API tokens, JWTs, claims, limits.
 //! - [`catalog`]: named queries: SQL and its parameters, types, canonical keys, policies.
 //! - [`cache`]: key, entry, store, jitter, flights, remembered failures. No IO, no timers.
@@ -27,7 +29,7 @@
 //! # Layers
 //!
 //! ```text
-//! main -> cli -> app -> { http, postgres } -> { readthrough, access } -> { cache, ledger, catalog, telemetry } -> { stamp, tag, coding, clock, chance, tls, sabotage }
+//! main -> cli -> app -> { http, postgres, redis } -> { readthrough, access } -> { cache, ledger, catalog, telemetry } -> { stamp, tag, coding, clock, chance, tls, sabotage }
 //! ```
 //!
 //! Arrows point downwards only, siblings never use each other, and `config` is known to `cli` and `app` alone;
@@ -67,6 +69,7 @@ pub mod http;
 pub mod ledger;
 pub mod postgres;
 pub mod readthrough;
+pub mod redis;
 #[doc(hidden)]
 pub mod sabotage;
 pub mod stamp;

@@ -37,6 +37,11 @@ impl Tag {
         Self(xxh3_64_with_seed(text, SEED))
     }
 
+    /// The tag whose hash another pod has written down.
+    pub const fn of_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Every answer of a query.
     pub fn query(name: &str) -> Self {
         Self::new(&format!("query:{name}"))

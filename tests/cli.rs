@@ -206,11 +206,12 @@ async fn a_misspelt_key_gets_a_suggestion() {
 }
 
 #[tokio::test]
-async fn a_key_of_a_later_version_is_refused_by_name() {
-    let file = File::with(&format!("{}\n[redis]\npool_size = 8\n", minimal("postgres://app@localhost/shop")));
+async fn what_a_later_version_will_take_is_refused_by_name() {
+    let redis = "[redis]\nurl = \"redis+sentinel://h\"\n";
+    let file = File::with(&format!("{}\n{redis}", minimal("postgres://app@localhost/shop")));
     let ran = seawall(&["check", "--offline", "--config", file.arg()]).await;
     ran.exits(2);
-    assert!(ran.stderr.contains("redis.pool_size: not in force yet"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("redis.url: not in force yet"), "{}", ran.stderr);
 }
 
 #[tokio::test]

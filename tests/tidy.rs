@@ -22,7 +22,7 @@ const CONFINED: &[(&[&str], &str)] = &[
         &["tokio_postgres", "deadpool", "deadpool_postgres", "postgres_types", "rustls", "rustls_native_certs"],
         "src/postgres/",
     ),
-    (&["redis", "bb8"], "src/redis/"),
+    (&["redis", "bb8", "bb8_redis"], "src/redis/"),
     (&["hyper", "hyper_util", "axum", "tower", "http_body_util"], "src/http/"),
     (&["prometheus"], "src/telemetry/"),
     (&["toml"], "src/config/"),

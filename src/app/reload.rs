@@ -215,7 +215,7 @@ macro_rules! differing {
 /// The keys that say something else than what the process was started with, and take effect at a start alone: sockets,
 /// connections, bounds that memory was laid out for.
 fn needs_restart(started: &Config, config: &Config) -> Vec<String> {
-    differing!(started, config;
+    let mut keys = differing!(started, config;
         server: listen, admin_listen, drain_delay, shutdown_grace, max_connections, max_waiters, tls_cert, tls_key,
             tls_client_ca;
         admin: tls_cert, tls_key, tls_client_ca;
@@ -223,5 +223,10 @@ fn needs_restart(started: &Config, config: &Config) -> Vec<String> {
             tls_root_cert, tls_client_cert, tls_client_key;
         cache: max_bytes, compressed_max_bytes, entry_max_bytes, result_max_bytes, max_fills, max_queued_fills;
         invalidation: source, channel, retention, poll_interval, proactive, advisory_key;
-    )
+    );
+    // The section as a whole: it may come or go.
+    if started.redis != config.redis {
+        keys.push("redis".to_owned());
+    }
+    keys
 }

@@ -43,6 +43,13 @@ pub(super) const BODY_MAX_BYTES: Range<u64> = range(KIB, 16 * MIB);
 /// One, or nothing is asked; a Postgres with more than a thousand connections from one pod needs a pooler.
 pub(super) const POOL_SIZE: Range<usize> = range(1, 1_000);
 
+/// One, or nothing is shared; each carries many calls at a time, so more than a hundred are more than a Redis has threads for.
+pub(super) const REDIS_POOL_SIZE: Range<usize> = range(1, 100);
+
+/// Below a millisecond Redis would count as away at each pause of a scheduler; above 400 ms it is no cache, and the client's own
+/// bound comes first.
+pub(super) const REDIS_TIMEOUT: Range<Duration> = range(MILLI, MILLI.saturating_mul(400));
+
 /// Below 10 ms a TLS handshake across a network always fails; above a minute the kernel gives up by itself.
 pub(super) const CONNECT_TIMEOUT: Range<Duration> = range(MILLI.saturating_mul(10), MINUTE);
 

@@ -5,7 +5,7 @@
 //! that this version has no use for is refused by name, never ignored.
 
 use Absent::{Example, Is, Required};
-use Force::{Later, Now};
+use Force::Now;
 use Section::{
     Admin, Auth, Cache, Cors, Defaults, Invalidation, Jwt, JwtKey, Param, Postgres, Query, Redis, Server, Token,
 };
@@ -115,8 +115,6 @@ const fn key(section: Section, name: &'static str, force: Force, default: Absent
     Key { section, name, force, default, meaning }
 }
 
-const REDIS: Force = Later("shared tier in Redis");
-
 /// All of them, in the order of the reference.
 pub static KEYS: &[Key] = &[
     key(Server, "listen", Now, Is(r#""127.0.0.1:8080""#), "where queries are answered"),
@@ -161,10 +159,10 @@ pub static KEYS: &[Key] = &[
     key(Postgres, "tls_client_key", Now, Is(r#""""#), "its key"),
     key(Postgres, "migrate_url", Now, Is(r#""""#), "for seawall migrate: the role that owns tables; empty: url"),
     key(Postgres, "listen_url", Now, Is(r#""""#), "direct connection for the event stream"),
-    key(Redis, "url", REDIS, Is(r#""redis://127.0.0.1:6379""#), "the shared tier"),
-    key(Redis, "namespace", REDIS, Is(r#""shop""#), "prefix of its keys"),
-    key(Redis, "pool_size", REDIS, Is("8"), "connections to Redis"),
-    key(Redis, "timeout", REDIS, Is(r#""100ms""#), "bounds each command"),
+    key(Redis, "url", Now, Is(r#""redis://127.0.0.1:6379""#), "the shared tier; the section makes it one"),
+    key(Redis, "namespace", Now, Is(r#""shop""#), "prefix of its keys"),
+    key(Redis, "pool_size", Now, Is("8"), "connections to Redis"),
+    key(Redis, "timeout", Now, Is(r#""100ms""#), "bounds each call; beyond it Redis counts as away"),
     key(Cache, "max_bytes", Now, Is(r#""256MiB""#), "all stored answers"),
     key(Cache, "entry_max_bytes", Now, Is(r#""1MiB""#), "larger answers are given, not stored"),
     key(Cache, "compressed_max_bytes", Now, Is(r#""64MiB""#), "compressed bodies, beside max_bytes"),

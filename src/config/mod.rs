@@ -64,6 +64,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[postgres]`
     pub postgres: Postgres,
+    /// `[redis]`; `None`: nothing is shared with other pods.
+    pub redis: Option<Redis>,
     /// `[cache]`
     pub cache: Cache,
     /// `[invalidation]`
@@ -197,6 +199,19 @@ pub enum Tls {
     VerifyCa,
     /// Always, and its certificate is verified for the host.
     VerifyFull,
+}
+
+/// Where pods share answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// `redis://[user:password@]host[:port][/database]`
+    pub url: Secret,
+    /// Keys begin with `seawall:{namespace}:`.
+    pub namespace: String,
+    /// Connections, each of which carries many calls.
+    pub pool_size: usize,
+    /// Bounds each call.
+    pub timeout: Duration,
 }
 
 /// How writes make answers wrong.

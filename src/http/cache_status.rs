@@ -15,6 +15,8 @@ use crate::telemetry::metrics::Fallback;
 
 /// `seawall; hit; ttl=27`.
 static HIT: LazyLock<Seconds> = LazyLock::new(|| Seconds::new("seawall; hit; ttl=", ""));
+/// `seawall; hit; ttl=27; detail=redis`.
+static SHARED: LazyLock<Seconds> = LazyLock::new(|| Seconds::new("seawall; hit; ttl=", "; detail=redis"));
 static REFILL_LIMITED: LazyLock<Seconds> =
     LazyLock::new(|| Seconds::new("seawall; hit; ttl=", "; detail=refill-limited"));
 static WHILE_REVALIDATE: LazyLock<Seconds> =
@@ -43,6 +45,7 @@ pub(super) fn value(source: &Source) -> HeaderValue {
             };
             table.value(past.as_secs())
         }
+        Source::Shared { left } => SHARED.value(left.as_secs()),
         Source::Old { led, why, instead } => old(*why, *led, instead),
         Source::Fill { led, why, stored } => HeaderValue::from_static(filled(*why, *stored, *led)),
     }
@@ -121,6 +124,12 @@ mod tests {
         assert_eq!(memory(past, By::RefillLimited), "seawall; hit; ttl=-3; detail=refill-limited");
         let just = Freshness::Stale(Duration::from_millis(999));
         assert_eq!(memory(just, By::IfError), "seawall; hit; ttl=0; detail=stale-if-error");
+    }
+
+    #[test]
+    fn what_another_pod_had_filled_is_a_hit_from_redis() {
+        let shared = value(&Source::Shared { left: Duration::from_millis(27_900) });
+        assert_eq!(shared, "seawall; hit; ttl=27; detail=redis");
     }
 
     #[test]

@@ -430,6 +430,7 @@ fn counted(source: &Source) -> (Outcome, Served) {
             (Outcome::Hit, Served::Memory)
         }
         Source::Memory { .. } => (Outcome::Stale, Served::Memory),
+        Source::Shared { .. } => (Outcome::RedisHit, Served::Redis),
         Source::Old { .. } => (Outcome::Stale, Served::Postgres),
         Source::Fill { led: Led::Others, .. } => (Outcome::Collapsed, Served::Postgres),
         Source::Fill { led: Led::Own, why: Fallback::Directive | Fallback::Blind | Fallback::Strict, .. } => {

@@ -42,8 +42,10 @@ impl<'a> Asked<'a> {
     /// so long, and never beyond its lifetime. What is given although nobody vouches for it is kept by nobody.
     #[inline]
     fn lifetime(&self, entry: &Entry, source: &Source, age: u64, now: Moment) -> HeaderValue {
-        let vouched =
-            matches!(source, Source::Memory { by: By::Lifetime | By::RefillLimited, .. } | Source::Fill { .. });
+        let vouched = matches!(
+            source,
+            Source::Memory { by: By::Lifetime | By::RefillLimited, .. } | Source::Shared { .. } | Source::Fill { .. }
+        );
         match entry.freshness(now) {
             Freshness::Fresh(left) if !self.client_ttl.is_zero() && vouched => {
                 let seconds = age + self.client_ttl.min(left).as_secs();

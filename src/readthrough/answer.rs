@@ -1,6 +1,7 @@
 //! An answer, and how it came about: what the response's `Cache-Status` will say.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::ReadError;
 use crate::cache::entry::{Entry, Freshness};
@@ -24,6 +25,11 @@ pub enum Source {
         stands: Freshness,
         /// What allows it to be given.
         by: By,
+    },
+    /// Brought from where pods share answers: another one had filled it.
+    Shared {
+        /// For how long its lifetime runs on.
+        left: Duration,
     },
     /// An old answer, given after a wait that brought no new one.
     Old {

@@ -35,8 +35,10 @@ pub(super) struct Landed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Came {
     /// Another flight had stored it a moment ago.
-    FromStore,
-    FromOrigin(Stored),
+    Found,
+    Filled(Stored),
+    /// Another pod had filled it.
+    Shared,
 }
 
 impl Landed {
@@ -44,15 +46,22 @@ impl Landed {
     pub(super) fn read_after(&self, arrived: Moment) -> bool {
         match self.came {
             // Its statement was sent after the reader joined.
-            Came::FromOrigin(_) => true,
-            Came::FromStore => self.entry.begun() >= arrived,
+            Came::Filled(_) => true,
+            Came::Found => self.entry.begun() >= arrived,
+            // What it means that another pod began then is no moment of this one's.
+            Came::Shared => false,
         }
+    }
+
+    /// Whether it came from other pods.
+    pub(super) fn is_shared(&self) -> bool {
+        self.came == Came::Shared
     }
 
     /// How the answer came about, for a reader that `led` or didn't.
     pub(super) fn source(&self, led: Led, why: Fallback, now: Moment) -> Source {
         match (self.came, led) {
-            (Came::FromStore, Led::Own) => {
+            (Came::Found, Led::Own) => {
                 let left = match self.entry.freshness(now) {
                     Freshness::Fresh(left) => left,
                     // It was fresh when the leader looked.
@@ -60,8 +69,14 @@ impl Landed {
                 };
                 Source::Memory { stands: Freshness::Fresh(left), by: By::Lifetime }
             }
-            (Came::FromStore, Led::Others) => Source::Fill { led, why, stored: Stored::Kept },
-            (Came::FromOrigin(stored), _) => Source::Fill { led, why, stored },
+            (Came::Found, Led::Others) => Source::Fill { led, why, stored: Stored::Kept },
+            (Came::Filled(stored), _) => Source::Fill { led, why, stored },
+            (Came::Shared, _) => Source::Shared {
+                left: match self.entry.freshness(now) {
+                    Freshness::Fresh(left) => left,
+                    Freshness::Stale(_) => Duration::ZERO,
+                },
+            },
         }
     }
 }
@@ -108,7 +123,7 @@ pub(super) enum Unless {
 }
 
 impl Unless {
-    fn met_by(self, entry: &Entry) -> bool {
+    pub(super) fn met_by(self, entry: &Entry) -> bool {
         match self {
             Self::Fresh => true,
             Self::FilledAfter(moment) => entry.filled() > moment,
@@ -129,27 +144,36 @@ impl Fill {
         // So the leader looks again; a flight stores before it lands, so what 1 missed is seen here.
         let begun = self.read.clock.now();
         if let Some(entry) = self.read.peek_fresh(self.key.as_bytes(), begun).filter(|e| self.unless.met_by(e)) {
-            return lead.land(Ok(Landed { entry, came: Came::FromStore }));
+            return lead.land(Ok(Landed { entry, came: Came::Found }));
         }
-        let metrics = self.route.metrics();
-        metrics.rebuild(self.reason);
         let rebuilt = tokio::select! {
             biased;
             () = lead.abandoned() => Err(ReadError::Cancelled),
             () = self.read.stopped() => Err(ReadError::Cancelled),
-            rebuilt = timeout_at(self.deadline, AssertUnwindSafe(self.rebuild(&lead, begun)).catch_unwind()) => match rebuilt {
+            rebuilt = timeout_at(self.deadline, AssertUnwindSafe(self.bring(&lead, begun)).catch_unwind()) => match rebuilt {
                 Ok(Ok(rebuilt)) => rebuilt,
                 Ok(Err(_panic)) => Err(ReadError::Panicked),
                 Err(_elapsed) => Err(ReadError::Deadline),
             },
         };
         let now = self.read.clock.now();
-        metrics.refresh_seconds.observe(now.since(begun).as_secs_f64());
+        if !matches!(&rebuilt, Ok(landed) if landed.is_shared()) {
+            self.route.metrics().refresh_seconds.observe(now.since(begun).as_secs_f64());
+        }
         lead.land(rebuilt.map_err(|error| self.failed(error, now)));
     }
 
+    /// What another pod has filled, else a rebuild.
+    async fn bring(&self, lead: &Flight, begun: Moment) -> Result<Landed, ReadError> {
+        if let Some(entry) = self.shared().await {
+            return Ok(Landed { entry, came: Came::Shared });
+        }
+        self.route.metrics().rebuild(self.reason);
+        self.rebuild(lead, begun).await
+    }
+
     /// Where answers differ by their caller, so do the tags of equal ones.
-    fn etag_seed(&self) -> u64 {
+    pub(super) fn etag_seed(&self) -> u64 {
         if self.prepared.is_personal() { xxhash_rust::xxh3::xxh3_64(self.key.as_bytes()) | 1 } else { 0 }
     }
 
@@ -194,14 +218,23 @@ impl Fill {
             certified: version,
         }));
         read.failures.forget(self.key.as_bytes());
-        let stored = if certified { self.store(&entry) } else { Stored::Passed };
-        if read.purges() != purges && !read.certifies(&entry, read.ledger.version()) {
-            read.store.remove(self.key.as_bytes());
+        let stored = if certified { self.keep(&entry, purges) } else { Stored::Passed };
+        if stored == Stored::Kept {
+            self.publish(&entry, lifetime);
         }
         if let (Stored::Passed, Some(old)) = (stored, &self.refreshes) {
             old.end_refresh(filled + policy.error_backoff);
         }
-        Ok(Landed { entry, came: Came::FromOrigin(stored) })
+        Ok(Landed { entry, came: Came::Filled(stored) })
+    }
+
+    /// Stores what was certified when there had been so many `purges`.
+    pub(super) fn keep(&self, entry: &Arc<Entry>, purges: u64) -> Stored {
+        let stored = self.store(entry);
+        if self.read.purges() != purges && !self.read.certifies(entry, self.read.ledger.version()) {
+            self.read.store.remove(self.key.as_bytes());
+        }
+        stored
     }
 
     fn store(&self, entry: &Arc<Entry>) -> Stored {

@@ -17,6 +17,9 @@ impl Readthrough {
         if let (Some(reason), Some(why)) = (stream.degraded(), stream.reason()) {
             reasons.push((reason, why.to_owned()));
         }
+        if let Some(why) = self.shared.get().and_then(|tier| tier.trouble()) {
+            reasons.push((Degraded::Redis, format!("nothing is shared with other pods: {why}")));
+        }
         for route in self.routes().iter() {
             let name = route.query().name();
             match &**route.query().shape() {

@@ -24,9 +24,10 @@ pub mod origin;
 mod pack;
 mod route;
 mod routes;
+pub mod shared;
 mod strict;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -42,7 +43,7 @@ use crate::catalog::Catalog;
 use crate::chance::Chance;
 use crate::clock::{Clock, Moment};
 use crate::ledger::{Ledger, Required};
-use crate::telemetry::metrics::{Fallback, Metrics, Rebuild, Refused};
+use crate::telemetry::metrics::{Fallback, Metrics, QueryMetrics, Rebuild, Refused};
 
 use admission::Admission;
 pub use answer::{Answer, By, Instead, Led, Source, Stored};
@@ -59,6 +60,7 @@ pub use look::{Ask, Look, Want};
 use origin::Origin;
 pub use route::Route;
 pub use routes::Routes;
+use shared::SharedTier;
 pub use strict::Token;
 
 /// The bounds of the read path, from the configuration.
@@ -87,6 +89,35 @@ const FLIGHT_SHARDS: usize = 64;
 /// and one sent after it.
 const FILLS_AT_MOST: usize = 2;
 
+/// A reader that waits for Postgres, as far as is known: it is counted at once where nobody else can bring an answer, else
+/// when its wait ends without one of another pod's.
+struct Waiting<'a> {
+    metrics: &'a QueryMetrics,
+    why: Fallback,
+    owed: bool,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(metrics: &'a QueryMetrics, why: Fallback, may_be_spared: bool) -> Self {
+        if !may_be_spared {
+            metrics.fallback(why);
+        }
+        Self { metrics, why, owed: may_be_spared }
+    }
+
+    fn was_spared(&mut self) {
+        self.owed = false;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.owed {
+            self.metrics.fallback(self.why);
+        }
+    }
+}
+
 /// The read path of a process.
 pub struct Readthrough {
     routes: ArcSwap<Routes>,
@@ -100,6 +131,7 @@ pub struct Readthrough {
     admission: Admission,
     hot: Hot,
     origin: Arc<dyn Origin>,
+    shared: OnceLock<Arc<dyn SharedTier>>,
     clock: Clock,
     chance: Chance,
     metrics: Arc<Metrics>,
@@ -133,6 +165,7 @@ impl Readthrough {
             admission: Admission::new(bounds.max_fills, bounds.max_queued_fills),
             hot: Hot::new(bounds.proactive, bounds.max_fills),
             origin,
+            shared: OnceLock::new(),
             clock,
             chance,
             metrics,
@@ -242,7 +275,7 @@ impl Readthrough {
         };
         let sure = |sent: &Required| joins == Joins::Sure && required.sure_of(sent);
         let key = Key::new(ask.key);
-        let mut fallback_counted = false;
+        let mut waiting = None;
         let mut fills = 0;
         loop {
             let joined = match &want.limited {
@@ -256,9 +289,8 @@ impl Readthrough {
                     Join::Follower(wait)
                 }
             };
-            if !std::mem::replace(&mut fallback_counted, true) {
-                ask.route.metrics().fallback(why);
-            }
+            let waiting =
+                waiting.get_or_insert_with(|| Waiting::new(ask.route.metrics(), why, self.shared.get().is_some()));
             let (mut wait, led) = match joined {
                 Join::Leader(lead, wait) => {
                     tokio::spawn(self.fill(ask, &want, joins, key.clone(), rests.clone(), deadline).run(lead));
@@ -297,9 +329,13 @@ impl Readthrough {
                 if want.after.as_ref().is_some_and(|token| !token.may_be_of(&landed.entry.stamp().lineage)) {
                     return Err(ReadError::LineageChanged.into());
                 }
+                if landed.is_shared() {
+                    waiting.was_spared();
+                }
                 return Ok(Answer { source: landed.source(led, why, self.clock.now()), entry: landed.entry });
             }
-            fills += 1;
+            // What another pod had filled already is nothing that was waited for.
+            fills += usize::from(!landed.is_shared());
             if fills == FILLS_AT_MOST {
                 let behind = if want.after.is_some() { ReadError::NotVisible } else { ReadError::OriginBehind };
                 return self.fall_back(&want, ask, led, behind.into());

@@ -135,6 +135,8 @@ labels! {
         Pooler = "pooler",
         /// A query's tables lack triggers.
         Triggers = "triggers",
+        /// Redis is away or slow: this process shares nothing with others.
+        Redis = "redis",
     }
 }
 
@@ -263,5 +265,43 @@ labels! {
         Failed = "failed",
         /// It took too long.
         Slow = "slow",
+    }
+}
+
+labels! {
+    /// What became of a look for an answer of another pod's, and of sharing one's own.
+    Shared {
+        /// It was there, and is good.
+        Hit = "hit",
+        /// There was none.
+        Miss = "miss",
+        /// It lacks a write, or its lifetime is over.
+        Outdated = "outdated",
+        /// It was made by a version that tells dependencies apart in another way.
+        Foreign = "foreign",
+        /// What was there is none of ours, or was harmed.
+        Malformed = "malformed",
+        /// This process's was shared.
+        Published = "published",
+        /// What is there was read later: it stays.
+        Superseded = "superseded",
+        /// Neither was read later than the other, which on one primary can't be: what is there stays.
+        Incomparable = "incomparable",
+        /// As many as may be were being shared.
+        Skipped = "skipped",
+        /// Redis was away or slow, or became so.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// What Redis was asked.
+    RedisCall {
+        /// For an answer.
+        Take = "take",
+        /// To share one.
+        Publish = "publish",
+        /// Whether it works again.
+        Probe = "probe",
     }
 }

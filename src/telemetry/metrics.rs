@@ -58,6 +58,10 @@ pub struct Metrics {
     handshakes: IntCounterVec,
     tls_success: IntGaugeVec,
     tls_expiry: IntGaugeVec,
+    shared_values: Box<[IntCounter]>,
+    redis_calls: Box<[Histogram]>,
+    /// 1 where Redis is asked, 0 where it is away or slow, or there is none.
+    pub redis_up: IntGauge,
     /// From a canary's being sent to its being applied.
     pub invalidation_lag: Histogram,
     /// 1 where the event stream is silent for longer than the shortest `max_lag`.
@@ -145,6 +149,14 @@ impl Metrics {
             "Bytes of bodies that were not sent because they were packed.",
             &["coding"],
         );
+        let shared_values = counters(
+            r,
+            "seawall_shared_values_total",
+            "Answers that were looked for where pods share them, and that were shared, by what became of it.",
+            &["outcome"],
+        );
+        let redis_calls =
+            histograms(r, "seawall_redis_duration_seconds", "Calls of Redis that were answered.", &["call"]);
         let build = gauges(r, "seawall_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
@@ -256,6 +268,13 @@ impl Metrics {
                 &["listener"],
             ),
             proactive: Proactive::ALL.iter().map(|l| proactive.with_label_values(&[l.as_str()])).collect(),
+            shared_values: Shared::ALL.iter().map(|l| shared_values.with_label_values(&[l.as_str()])).collect(),
+            redis_calls: RedisCall::ALL.iter().map(|l| redis_calls.with_label_values(&[l.as_str()])).collect(),
+            redis_up: gauge(
+                r,
+                "seawall_redis_up",
+                "1 where Redis is asked, 0 where it is away or slow, or there is none.",
+            ),
             listener_reconnects: counters(
                 r,
                 "seawall_listener_reconnects_total",
@@ -289,6 +308,16 @@ impl Metrics {
         if in_force {
             self.reload_time.set(at.as_secs_f64());
         }
+    }
+
+    /// Counts a look for a shared answer, or the sharing of one.
+    pub fn shared(&self, outcome: Shared) {
+        self.shared_values[outcome as usize].inc();
+    }
+
+    /// Counts a call of Redis that was answered, and how long it took.
+    pub fn redis_call(&self, call: RedisCall, seconds: f64) {
+        self.redis_calls[call as usize].observe(seconds);
     }
 
     /// Counts an attempt to pack a body.

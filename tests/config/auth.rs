@@ -93,8 +93,8 @@ fn claims_are_parameters_that_no_request_gives() {
          queries.q.params = { \"claims.org_id\" = \"int4\" }",
     );
     let query = &config.queries[0];
-    assert_eq!(query.statement.params(), ["claims.org_id".into(), "a".into()]);
-    assert_eq!(query.claims, ["org_id".into(), "role".into()]);
+    assert_eq!(query.statement.params(), ["claims.org_id", "a"].map(Box::<str>::from));
+    assert_eq!(query.claims, ["org_id", "role"].map(Box::<str>::from));
     refused_for("queries.q.sql = \"SELECT :claims\"", "queries.q.sql", "write :claims.name");
     refused_for("queries.q.sql = \"SELECT :claims.Org\"", "queries.q.sql", "no parameter name");
     refused_for("queries.q.sql = \"SELECT 1\"\nqueries.q.claims = [\"Org\"]", "queries.q.claims", "can't name a claim");

@@ -22,6 +22,15 @@ fn rule(key: &str, good: &[&str], bad: &[&str], remedy: &str) {
 }
 
 #[test]
+fn a_redis_is_named_by_a_url_that_this_version_speaks_and_a_namespace() {
+    let long = format!("\"{}\"", "n".repeat(64));
+    rule("redis.namespace", &["\"a\"", "\"A-b_c.1\"", &long], &["\"a:b\"", "\"a b\""], "1 to 64 letters");
+    rule("redis.namespace", &[], &[&long.replacen('n', "nn", 1)], "1 to 64 letters");
+    rule("redis.url", &["\"redis://:p@h:6379/0\""], &["\"h:6379\"", "\"redis://h/x\""], "redis://HOST:6379");
+    rule("redis.url", &[], &["\"rediss://h\"", "\"redis+sentinel://h\"", "\"redis+cluster://h\""], "not in force yet");
+}
+
+#[test]
 fn numbers_and_durations_and_sizes_have_two_ends() {
     for (key, good, bad) in [
         ("server.drain_delay", ["\"0s\"", "\"10m\""], ["\"601s\"", "\"20000d\""]),
@@ -32,6 +41,8 @@ fn numbers_and_durations_and_sizes_have_two_ends() {
         ("server.compression_min_bytes", ["0", "\"256MiB\""], ["\"268435457B\"", "\"257MiB\""]),
         ("postgres.pool_size", ["1", "1000"], ["0", "1001"]),
         ("postgres.connect_timeout", ["\"10ms\"", "\"1m\""], ["\"9ms\"", "\"61s\""]),
+        ("redis.pool_size", ["1", "100"], ["0", "101"]),
+        ("redis.timeout", ["\"1ms\"", "\"400ms\""], ["\"0s\"", "\"401ms\""]),
         ("postgres.reconnect_max", ["\"10ms\"", "\"5m\""], ["\"9.999ms\"", "\"301s\""]),
         ("cache.max_bytes", ["\"1MiB\"", "\"1TiB\""], ["\"1048575B\"", "\"1025GiB\""]),
         ("cache.compressed_max_bytes", ["\"1MiB\"", "\"1TiB\""], ["\"1048575B\"", "\"1025GiB\""]),

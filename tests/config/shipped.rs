@@ -19,6 +19,7 @@ fn is_of_its_own(section: Section) -> bool {
             | Section::Param
             | Section::Auth
             | Section::Cors
+            | Section::Redis
             | Section::Token
             | Section::Jwt
             | Section::JwtKey
@@ -49,7 +50,7 @@ fn lines() -> Vec<Line> {
             }
             let mut known = KEYS.iter().map(|k| k.section);
             section = Some(known.find(|s| s.path() == header).unwrap_or_else(|| panic!("[{header}]")));
-            coming = header == "redis";
+            coming = false;
             continue;
         }
         coming |= bare.starts_with("coming:") && !bare.contains(": ");
@@ -122,6 +123,20 @@ fn the_defaults_that_it_shows_are_those_of_the_code() {
     }
     let (written, absent) = (accepted(&written), accepted(""));
     assert_eq!(format!("{written:?}"), format!("{absent:?}"));
+}
+
+#[test]
+fn a_section_of_redis_that_says_nothing_is_the_one_that_is_shown() {
+    let shown: String = KEYS
+        .iter()
+        .filter_map(|key| match key.default {
+            Absent::Is(text) if key.section == Section::Redis => Some(format!("{} = {text}\n", key.name)),
+            _ => None,
+        })
+        .collect();
+    let (shown, silent) = (accepted(&format!("[redis]\n{shown}")).redis, accepted("[redis]\n").redis);
+    assert!(silent.is_some() && shown == silent, "{shown:?} {silent:?}");
+    assert_eq!(accepted("").redis, None, "without the section there is none");
 }
 
 #[test]

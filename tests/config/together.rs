@@ -19,7 +19,7 @@ pool_size = 0
 tls = \"maybe\"
 
 [redis]
-url = \"redis://h\"
+url = \"redis+cluster://h\"
 [defaults]
 ttl = 5
 proactive_refresh = 1

@@ -20,6 +20,7 @@ mod outage;
 mod outage_load;
 mod pooler;
 mod reload;
+mod shared;
 mod stampede;
 mod strict;
 mod support;

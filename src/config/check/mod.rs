@@ -8,6 +8,7 @@ mod depends;
 mod params;
 mod postgres;
 mod queries;
+mod shared;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -42,12 +43,12 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
     ];
     let [server, admin, postgres, cache, invalidation, auth, cors, defaults] =
         sections.map(|s| section(reader, root, s));
-    // No key of it is in force.
-    section(reader, root, Section::Redis);
+    let redis = section(reader, root, Section::Redis);
     let addresses = check_addresses(reader, &server);
     let server = check_server(reader, &server, addresses);
     let admin = check_admin(reader, &admin, addresses.1);
     let postgres = postgres::check(reader, &postgres, database);
+    let redis = shared::check(reader, &redis);
     let cache = check_cache(reader, &cache, postgres.as_ref().map(|p| p.pool_size));
     let invalidation = check_invalidation(reader, &invalidation);
     let queries = queries::check(reader, root, &defaults);
@@ -55,7 +56,7 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
     let auth = auth::check(reader, &auth, &names(root));
     let cors = cors::check(reader, &cors);
     let problems = std::mem::take(&mut reader.problems);
-    match (server, admin, postgres, cache, invalidation, auth.zip(cors), queries) {
+    match (server, admin, postgres, cache, invalidation, auth.zip(cors), redis.zip(queries)) {
         (
             Some(server),
             Some(admin),
@@ -63,9 +64,9 @@ pub(super) fn check(root: &Table, database: Database, sources: Sources<'_>) -> R
             Some(cache),
             Some(invalidation),
             Some((auth, cors)),
-            Some(queries),
+            Some((redis, queries)),
         ) if problems.is_empty() => {
-            Ok(Config { server, admin, postgres, cache, invalidation, auth, cors, queries, files: vec![] })
+            Ok(Config { server, admin, postgres, redis, cache, invalidation, auth, cors, queries, files: vec![] })
         }
         _ => {
             debug_assert!(!problems.is_empty(), "whatever is missing has been reported");

@@ -1,0 +1,103 @@
+//! A real Redis of a test's own, on a free port: killed, paused, started again, and asked.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+
+use super::eventually::eventually;
+
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// Dropped, it is killed.
+pub struct TestRedis {
+    port: u16,
+    dir: TempDir,
+    child: Child,
+}
+
+impl TestRedis {
+    /// Starts one, empty and without persistence, and waits until it answers.
+    pub async fn start() -> Self {
+        let port =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port").port();
+        let dir = tempfile::tempdir().expect("a directory");
+        let child = spawn(port, &dir);
+        let redis = Self { port, dir, child };
+        redis.answers().await;
+        redis
+    }
+
+    async fn answers(&self) {
+        eventually("Redis answers", WITHIN, async || {
+            let mut connection = self.try_client().await.map_err(|error| error.to_string())?;
+            redis::cmd("PING").query_async::<String>(&mut connection).await.map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    /// The section of a configuration; `more` follows.
+    pub fn section(&self, more: &str) -> String {
+        format!("[redis]\nurl = \"{}\"\n{more}\n", self.url())
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    async fn try_client(&self) -> Result<MultiplexedConnection, redis::RedisError> {
+        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// What it answers to one command.
+    pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection = self.try_client().await.expect("a connection");
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Its keys with shared answers.
+    pub async fn values(&self) -> Vec<String> {
+        self.ask(&["KEYS", "seawall:*:v:*"]).await
+    }
+
+    /// Kills it, and all that it knew.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
+    /// Starts it again, empty, where it was.
+    pub async fn restart(&mut self) {
+        self.child = spawn(self.port, &self.dir);
+        self.answers().await;
+    }
+
+    /// Stops or continues its process: it accepts connections, by the kernel, and answers nobody.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("it is there");
+    }
+}
+
+fn spawn(port: u16, dir: &TempDir) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is there; `make tools` installs it")
+}
+
+impl Drop for TestRedis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
