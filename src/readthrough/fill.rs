@@ -220,7 +220,7 @@ impl Fill {
         read.failures.forget(self.key.as_bytes());
         let stored = if certified { self.keep(&entry, purges) } else { Stored::Passed };
         if stored == Stored::Kept {
-            self.publish(&entry, lifetime);
+            self.publish(&entry);
         }
         if let (Stored::Passed, Some(old)) = (stored, &self.refreshes) {
             old.end_refresh(filled + policy.error_backoff);

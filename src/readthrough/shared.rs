@@ -51,12 +51,16 @@ pub trait SharedTier: Send + Sync + 'static {
     /// longer than the tier's own bound. Cancel safe.
     fn take<'a>(&'a self, place: &'a Place) -> Pending<'a, Option<SharedValue>>;
 
-    /// Shares `entry`, which lives for `lifetime` from now, unless what is there covers it. Returns at once.
-    fn publish(&self, place: Place, entry: &Arc<Entry>, lifetime: Duration);
+    /// Shares `entry` for the rest of its lifetime, unless what is there covers it. Returns at once.
+    fn publish(&self, place: Place, entry: &Arc<Entry>);
 
     /// Why it is away, if it is (no secret in it).
     fn trouble(&self) -> Option<String>;
 }
+
+/// The shared tier counts a lifetime from when it is told of it, and so does who finds the value there. What seems to have been
+/// filled so shortly after this process's own may be just that, shared a moment late; `redis.timeout` is at most 400 ms.
+const LATE: Duration = Duration::from_millis(500);
 
 impl Fill {
     /// What another pod has filled, where this fill's readers may be given it: certified, within its lifetime, and kept in this
@@ -75,6 +79,7 @@ impl Fill {
         let (entry, outcome) = self.judge(&place, value);
         read.metrics.shared(outcome);
         let entry = entry?;
+        read.failures.forget(self.key.as_bytes());
         self.keep(&entry, purges);
         Some(entry)
     }
@@ -120,18 +125,22 @@ impl Fill {
             certified: version,
         });
         let lives = matches!(entry.freshness(now), Freshness::Fresh(_));
-        if !lives || !self.unless.met_by(&entry) {
+        let newer = match self.unless {
+            Unless::FilledAfter(moment) => Unless::FilledAfter(moment + LATE),
+            other => other,
+        };
+        if !lives || !newer.met_by(&entry) {
             return (None, Outcome::Outdated);
         }
         (Some(Arc::new(entry)), Outcome::Hit)
     }
 
     /// Shares what was filled, certified and kept.
-    pub(super) fn publish(&self, entry: &Arc<Entry>, lifetime: Duration) {
+    pub(super) fn publish(&self, entry: &Arc<Entry>) {
         if let Some(tier) = self.read.shared.get()
             && let Some(place) = self.place(entry.stamp().lineage.clone())
         {
-            tier.publish(place, entry, lifetime);
+            tier.publish(place, entry);
         }
     }
 }

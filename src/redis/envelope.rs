@@ -33,7 +33,7 @@ const PACKED: u8 = 2;
 const PACKED_FROM: usize = 2048;
 
 /// The envelope of `entry`; `None` where it has more tags than any query has.
-pub(super) fn encode(entry: &Entry, digest: &[u8; 32], lifetime: Duration) -> Option<Vec<u8>> {
+pub(super) fn encode(entry: &Entry, digest: &[u8; 32]) -> Option<Vec<u8>> {
     let body = entry.body();
     let packed = if body.len() >= PACKED_FROM { Coding::Zstd.pack(body) } else { None };
     let flags = if entry.is_absent() { ABSENT } else { 0 } | if packed.is_some() { PACKED } else { 0 };
@@ -44,7 +44,7 @@ pub(super) fn encode(entry: &Entry, digest: &[u8; 32], lifetime: Duration) -> Op
     bytes.extend(entry.stamp().snapshot.xmin().to_le_bytes());
     bytes.extend(digest);
     bytes.push(flags);
-    bytes.extend(micros(lifetime).to_le_bytes());
+    bytes.extend(micros(entry.expires().since(entry.filled())).to_le_bytes());
     bytes.extend(u32::try_from(micros(entry.took())).unwrap_or(u32::MAX).to_le_bytes());
     bytes.extend(u16::try_from(tags.len()).ok()?.to_le_bytes());
     for tag in tags.iter() {
@@ -154,7 +154,7 @@ mod tests {
             (Some(b"[]"), "5:9:"),
         ] {
             let entry = entry(body, snapshot, &[1, u64::MAX]);
-            let bytes = encode(&entry, &DIGEST, LIFETIME).expect("an envelope");
+            let bytes = encode(&entry, &DIGEST).expect("an envelope");
             assert!(bytes.len() < 500, "a long body is packed");
             let value = read(&bytes).expect("it reads");
             assert_eq!((value.body.as_deref(), &value.snapshot), (body, &entry.stamp().snapshot));
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_anothers_or_too_long_or_lives_too_long_is_nothing() {
-        let bytes = encode(&entry(Some(&[b'x'; 100]), "5:9:6", &[1]), &DIGEST, LIFETIME).expect("an envelope");
+        let bytes = encode(&entry(Some(&[b'x'; 100]), "5:9:6", &[1]), &DIGEST).expect("an envelope");
         assert!(decode(&bytes, &[8; 32], LIFETIME, 100).is_none());
         assert!(decode(&bytes, &DIGEST, LIFETIME, 99).is_none());
         assert!(decode(&bytes, &DIGEST, LIFETIME, 100).is_some());
@@ -177,7 +177,7 @@ mod tests {
 
         #[test]
         fn whatever_was_harmed_is_nothing(at in any::<prop::sample::Index>(), to in any::<u8>(), cut in any::<bool>()) {
-            let mut bytes = encode(&entry(Some(&[b'x'; 3000]), "5:9:6,8", &[1, 2]), &DIGEST, LIFETIME).expect("one");
+            let mut bytes = encode(&entry(Some(&[b'x'; 3000]), "5:9:6,8", &[1, 2]), &DIGEST).expect("one");
             let at = at.index(bytes.len());
             prop_assume!(cut || bytes[at] != to);
             if cut { bytes.truncate(at) } else { bytes[at] = to }
@@ -188,7 +188,7 @@ mod tests {
         #[test]
         fn no_bytes_stop_it(mut bytes in prop::collection::vec(any::<u8>(), 0..200), like in any::<bool>()) {
             if like {
-                let mut good = encode(&entry(Some(b"[]"), "5:9:6", &[1]), &DIGEST, LIFETIME).expect("one");
+                let mut good = encode(&entry(Some(b"[]"), "5:9:6", &[1]), &DIGEST).expect("one");
                 good.truncate(good.len() - 8);
                 for (at, byte) in bytes.iter().enumerate().skip(190) {
                     let n = good.len();

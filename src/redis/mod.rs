@@ -1,6 +1,6 @@
 //! What pods share through Redis: answers with their stamps, beside which Redis is never needed.
 //!
-//! Every call is bounded by `redis.timeout`, and all of them by one [`breaker`]: where Redis is away or slow, nobody waits for
+//! Every call is bounded by `redis.timeout`, and all of them by one breaker: where Redis is away or slow, nobody waits for
 //! it, and a probe of its own finds out when that is over. Values certify themselves ([`crate::readthrough::shared`]), so Redis
 //! may forget, garble or roll back what it likes.
 //!
@@ -57,6 +57,9 @@ pub enum SettingsError {
 /// Answers that are being shared at a time. With the largest entries 64 MiB; where Redis is slower than that, pods fill for
 /// themselves what has been skipped.
 const PUBLISHING: usize = 64;
+
+/// Longer bodies are packed where nobody else waits: 64 KiB take a tenth of a millisecond.
+const BLOCKING_FROM: usize = 64 << 10;
 
 /// Of the probe's own key, in milliseconds: nobody reads it.
 const PROBE_LIVES_MS: u64 = 10_000;
@@ -221,11 +224,22 @@ impl Inner {
         None
     }
 
-    async fn publish(&self, place: &Place, entry: &Entry, lifetime: Duration) -> Shared {
+    async fn publish(&self, place: &Place, entry: &Arc<Entry>) -> Shared {
         let (key, digest) = self.key(place);
-        let Some(bytes) = envelope::encode(entry, &digest, lifetime) else { return Shared::Failed };
+        let encoded = if entry.body().len() < BLOCKING_FROM {
+            envelope::encode(entry, &digest)
+        } else {
+            let entry = Arc::clone(entry);
+            tokio::task::spawn_blocking(move || envelope::encode(&entry, &digest)).await.ok().flatten()
+        };
+        let Some(bytes) = encoded else { return Shared::Failed };
+        let left = entry.expires().since(self.clock.now());
+        if left < Duration::from_millis(1) {
+            // Over before anybody could find it.
+            return Shared::Skipped;
+        }
         let written = self.call(RedisCall::Publish, |mut connection| async move {
-            publish::publish(&mut connection, &key, &bytes, entry.stamp(), lifetime).await
+            publish::publish(&mut connection, &key, &bytes, entry.stamp(), left).await
         });
         written.await.unwrap_or(Shared::Failed)
     }
@@ -236,14 +250,14 @@ impl SharedTier for Redis {
         Box::pin(self.shared.take(place))
     }
 
-    fn publish(&self, place: Place, entry: &Arc<Entry>, lifetime: Duration) {
+    fn publish(&self, place: Place, entry: &Arc<Entry>) {
         let inner = Arc::clone(&self.shared);
         let Ok(permit) = Arc::clone(&inner.publishing).try_acquire_owned() else {
             return inner.metrics.shared(Shared::Skipped);
         };
         let entry = Arc::clone(entry);
         tokio::spawn(async move {
-            let outcome = inner.publish(&place, &entry, lifetime).await;
+            let outcome = inner.publish(&place, &entry).await;
             inner.metrics.shared(outcome);
             drop(permit);
         });

@@ -10,7 +10,7 @@ use bb8_redis::redis::{RedisError, Script};
 use crate::stamp::Stamp;
 use crate::telemetry::metrics::Shared;
 
-/// KEYS\[1\]: where it goes. ARGV: the envelope; its lifetime in ms; its stamp, as in the envelope's first line.
+/// KEYS\[1\]: where it goes. ARGV: the envelope; what is left of its lifetime, in ms; its stamp, as in the envelope's first line.
 ///
 /// Transaction ids are compared as texts of twenty digits: Lua's numbers are doubles, which are exact to 2^53 only. What is there
 /// and can't be read makes room. One key: it stays on one slot of a cluster.
@@ -60,15 +60,16 @@ pub(super) fn head(stamp: &Stamp) -> String {
     text
 }
 
-/// Writes `bytes` under `key` for `lifetime`.
+/// Writes `bytes` under `key`, where they live for `left`.
 pub(super) async fn publish(
     connection: &mut MultiplexedConnection,
     key: &str,
     bytes: &[u8],
     stamp: &Stamp,
-    lifetime: Duration,
+    left: Duration,
 ) -> Result<Shared, RedisError> {
-    let ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1);
+    // Redis takes no more than an i64, and no year is as long.
+    let ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 1_000_000).max(1);
     let mut call = SCRIPT.key(key);
     let answered: i64 = call.arg(bytes).arg(ms).arg(head(stamp)).invoke_async(connection).await?;
     Ok(match answered {

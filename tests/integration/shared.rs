@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use seawall::cache::entry::{Draft, Entry};
 use seawall::cache::key::Key;
-use seawall::clock::{Clock, Moment};
+use seawall::clock::Clock;
 use seawall::readthrough::shared::{Place, SharedTier};
 use seawall::redis::{Redis, Settings};
 use seawall::stamp::{Lineage, Snapshot, Stamp};
@@ -303,7 +303,7 @@ fn entry(snapshot: &str) -> Arc<Entry> {
         tags: Arc::new([Tag::everything()]),
         basis: 2,
         max_lag: Duration::MAX,
-        filled: Moment::from_nanos(1 << 50),
+        filled: Clock::system().now(),
         took: Duration::from_millis(1),
         lifetime: Duration::from_secs(60),
         early_refresh: 1.0,
@@ -357,7 +357,7 @@ async fn an_answer_is_replaced_only_by_one_that_covers_it_r4() {
     let mut there = String::new();
     for (at, (snapshot, outcome, replaces)) in steps.into_iter().enumerate() {
         let before = count(outcome);
-        tier.publish(place.clone(), &entry(&snapshot), Duration::from_secs(60));
+        tier.publish(place.clone(), &entry(&snapshot));
         eventually("it has ended", WITHIN, async || match count(outcome) - before {
             1.0 => Ok(()),
             _ => Err((at, outcome, metrics.text())),

@@ -10,4 +10,5 @@ mod lifetimes;
 mod origin;
 mod outage;
 mod reload;
+mod shared;
 mod stale;
