@@ -28,11 +28,14 @@ mod news;
 mod pod;
 mod questions;
 mod reader;
+#[path = "../support/redis.rs"]
+mod redis;
 mod relay;
 mod run;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod schema;
+mod shared;
 mod strict;
 mod tally;
 mod world;

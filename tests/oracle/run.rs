@@ -18,6 +18,7 @@ use super::lull;
 use super::pod::{self, Pod};
 use super::questions::{self, QUERIES, Query, Question};
 use super::reader::{self, ask};
+use super::redis::TestRedis;
 use super::relay::Relay;
 use super::schema::{self, DATABASE, OWNER, SERVICE};
 use super::strict::{self, Form};
@@ -54,6 +55,8 @@ pub struct Plan {
     pub truncates: Truncates,
     /// Where transactions are never prepared pods have a doorbell, and times in which they fall asleep.
     pub prepares: Prepares,
+    /// What pods share.
+    pub shared: Shared,
     /// Whether some readers are strict; it takes a log.
     pub readers: Readers,
     /// What has to break, and how often at least; the run goes on until it has.
@@ -68,6 +71,14 @@ pub struct Plan {
 pub enum Readers {
     Bounded,
     BoundedAndStrict,
+}
+
+/// Whether pods share what they fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    Nothing,
+    /// Through a Redis.
+    Answers,
 }
 
 /// What is between pods and Postgres.
@@ -93,6 +104,7 @@ impl Plan {
             between: Between::Nothing,
             truncates: Truncates::Sometimes,
             prepares: Prepares::Sometimes,
+            shared: Shared::Nothing,
             readers: Readers::BoundedAndStrict,
             breaks: &[],
             sabotage: None,
@@ -130,6 +142,7 @@ pub struct Run {
     pub rng: Rng,
     pub chaos: Option<Chaos>,
     pub relay: Option<Relay>,
+    pub redis: Option<TestRedis>,
     breaks: &'static [(&'static str, u64)],
     forms: Vec<&'static str>,
     /// What pods and `seawall migrate` are configured with.
@@ -205,7 +218,14 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
         Between::Chaos => chaos.insert(Chaos::before(cluster.port())).port,
         Between::Relay => relay.insert(Relay::before(cluster.port()).await).port,
     };
-    let toml = configured(&plan, plan.invalidation, &cluster, port);
+    let redis = match plan.shared {
+        Shared::Nothing => None,
+        Shared::Answers => Some(TestRedis::start().await),
+    };
+    let mut toml = configured(&plan, plan.invalidation, &cluster, port);
+    if let Some(redis) = &redis {
+        toml.push_str(&redis.section(""));
+    }
     // Also where pods don't read it: writers do the same in every run.
     let with_log = configured(&plan, "source = \"log\"", &cluster, port);
     pod::run("migrate", &with_log).await.unwrap_or_else(|error| panic!("{error}"));
@@ -217,8 +237,17 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     let world = World::new(cluster, Rules { promise: PROMISE, truncates, prepares, sabotage, caught_by });
     let forms: Vec<&'static str> = plan.forms().iter().map(|form| form.name()).collect();
     let breaks = plan.breaks;
-    let mut run =
-        Run { world: Arc::clone(&world), pods, rng: rng.fork(), chaos, relay, breaks, forms: forms.clone(), toml };
+    let mut run = Run {
+        world: Arc::clone(&world),
+        pods,
+        rng: rng.fork(),
+        chaos,
+        relay,
+        redis,
+        breaks,
+        forms: forms.clone(),
+        toml,
+    };
 
     let queries: Vec<&'static Query> = QUERIES.iter().chain(plan.queries).collect();
     let queries: &'static [&'static Query] = queries.leak();

@@ -5,6 +5,7 @@ pub mod chaos;
 pub mod client;
 #[path = "../../support/eventually.rs"]
 pub mod eventually;
+#[path = "../../support/redis.rs"]
 pub mod redis;
 pub mod service;
 
