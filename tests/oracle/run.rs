@@ -201,6 +201,24 @@ fn configured(plan: &Plan, invalidation: &str, cluster: &Cluster, port: u16) -> 
     )
 }
 
+/// What pods share by, what they are configured with, and the pods.
+async fn start(plan: &Plan, cluster: &Cluster, port: u16) -> (Option<TestRedis>, String, Vec<Pod>) {
+    let redis = match plan.shared {
+        Shared::Nothing => None,
+        Shared::Answers => Some(TestRedis::start().await),
+    };
+    let section = redis.as_ref().map(|redis| redis.section("")).unwrap_or_default();
+    let toml = configured(plan, plan.invalidation, cluster, port) + &section;
+    // Also where pods don't read it: writers do the same in every run.
+    let with_log = configured(plan, "source = \"log\"", cluster, port);
+    pod::run("migrate", &with_log).await.unwrap_or_else(|error| panic!("{error}"));
+    let mut pods = vec![];
+    for _ in 0..plan.pods {
+        pods.push(Pod::start(&toml, plan.sabotage).await);
+    }
+    (redis, toml, pods)
+}
+
 /// Runs `plan` with `breaking` beside it, until the time is over and what `breaking` is at is done.
 /// Afterwards everything was asked once more, and is judged, too.
 pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
@@ -218,21 +236,7 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
         Between::Chaos => chaos.insert(Chaos::before(cluster.port())).port,
         Between::Relay => relay.insert(Relay::before(cluster.port()).await).port,
     };
-    let redis = match plan.shared {
-        Shared::Nothing => None,
-        Shared::Answers => Some(TestRedis::start().await),
-    };
-    let mut toml = configured(&plan, plan.invalidation, &cluster, port);
-    if let Some(redis) = &redis {
-        toml.push_str(&redis.section(""));
-    }
-    // Also where pods don't read it: writers do the same in every run.
-    let with_log = configured(&plan, "source = \"log\"", &cluster, port);
-    pod::run("migrate", &with_log).await.unwrap_or_else(|error| panic!("{error}"));
-    let mut pods = vec![];
-    for _ in 0..plan.pods {
-        pods.push(Pod::start(&toml, plan.sabotage).await);
-    }
+    let (redis, toml, pods) = start(&plan, &cluster, port).await;
     let Plan { truncates, prepares, sabotage, caught_by, .. } = plan;
     let world = World::new(cluster, Rules { promise: PROMISE, truncates, prepares, sabotage, caught_by });
     let forms: Vec<&'static str> = plan.forms().iter().map(|form| form.name()).collect();
