@@ -28,6 +28,14 @@ impl Chance {
         Self(Source::Seeded(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)))))
     }
 
+    /// A number that nobody else draws.
+    pub fn token(&self) -> u128 {
+        match &self.0 {
+            Source::System => fastrand::u128(..),
+            Source::Seeded(sequence) => sequence.lock().unwrap_or_else(PoisonError::into_inner).u128(..),
+        }
+    }
+
     /// Uniform over 0 (included) to 1 (not included).
     #[inline]
     pub fn draw(&self) -> f64 {

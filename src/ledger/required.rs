@@ -46,6 +46,22 @@ impl Required {
         }
     }
 
+    /// What a statement is sure to bring that is sent when a ledger of `lineage` has come as far as `cursor`.
+    pub fn of_cursor(lineage: Lineage, cursor: Snapshot) -> Self {
+        Self {
+            lineage: Some(lineage),
+            horizon: None,
+            barriers: SmallVec::new(),
+            xids: SmallVec::new(),
+            cursor: Some(cursor),
+        }
+    }
+
+    /// How far the ledger had come.
+    pub fn cursor(&self) -> Option<&Snapshot> {
+        self.cursor.as_ref()
+    }
+
     /// The same, and what transaction `xid` wrote: for a client that brings a token.
     pub fn and(mut self, xid: u64) -> Self {
         self.xids.push(xid);

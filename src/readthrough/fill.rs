@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{Failed, ReadError};
+use super::lease::{Elsewhere, Standing};
 use super::origin::{Connection, Fetched, OnSend, OriginError};
 use super::route::Route;
 use super::{By, Led, Readthrough, Source, Stored};
@@ -30,6 +31,8 @@ pub(super) type Landing = Result<Landed, Failed>;
 pub(super) struct Landed {
     pub(super) entry: Arc<Entry>,
     came: Came,
+    /// Whether other pods' could have been looked for, if there are to be any.
+    without_redis: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,11 @@ impl Landed {
         self.came == Came::Shared
     }
 
+    /// Whether it might have come from other pods, had Redis not been away.
+    pub(super) fn is_for_want_of_redis(&self) -> bool {
+        self.without_redis
+    }
+
     /// How the answer came about, for a reader that `led` or didn't.
     pub(super) fn source(&self, led: Led, why: Fallback, now: Moment) -> Source {
         match (self.came, led) {
@@ -79,6 +87,14 @@ impl Landed {
             },
         }
     }
+}
+
+/// What a rebuild has brought.
+struct Rebuilt {
+    entry: Arc<Entry>,
+    stored: Stored,
+    /// It is not stored for its size alone.
+    too_large: bool,
 }
 
 /// A rebuild about to begin.
@@ -132,7 +148,20 @@ impl Unless {
     }
 }
 
-type Flight = Lead<Key, Required, Landing>;
+pub(super) type Flight = Lead<Key, Required, Landing>;
+
+/// Why a flight brings nothing.
+enum Fault {
+    Own(ReadError),
+    /// Another pod's, which is to be left alone for so long.
+    Others(ReadError, Duration),
+}
+
+impl From<ReadError> for Fault {
+    fn from(error: ReadError) -> Self {
+        Self::Own(error)
+    }
+}
 
 impl Fill {
     /// Runs the rebuild to its end, and lands the flight.
@@ -144,32 +173,64 @@ impl Fill {
         // So the leader looks again; a flight stores before it lands, so what 1 missed is seen here.
         let begun = self.read.clock.now();
         if let Some(entry) = self.read.peek_fresh(self.key.as_bytes(), begun).filter(|e| self.unless.met_by(e)) {
-            return lead.land(Ok(Landed { entry, came: Came::Found }));
+            return lead.land(Ok(Landed { entry, came: Came::Found, without_redis: false }));
         }
         let rebuilt = tokio::select! {
             biased;
-            () = lead.abandoned() => Err(ReadError::Cancelled),
-            () = self.read.stopped() => Err(ReadError::Cancelled),
+            () = lead.abandoned() => Err(ReadError::Cancelled.into()),
+            () = self.read.stopped() => Err(ReadError::Cancelled.into()),
             rebuilt = timeout_at(self.deadline, AssertUnwindSafe(self.bring(&lead, begun)).catch_unwind()) => match rebuilt {
                 Ok(Ok(rebuilt)) => rebuilt,
-                Ok(Err(_panic)) => Err(ReadError::Panicked),
-                Err(_elapsed) => Err(ReadError::Deadline),
+                Ok(Err(_panic)) => Err(ReadError::Panicked.into()),
+                Err(_elapsed) => Err(ReadError::Deadline.into()),
             },
         };
         let now = self.read.clock.now();
-        if !matches!(&rebuilt, Ok(landed) if landed.is_shared()) {
+        let elsewhere = match &rebuilt {
+            Ok(landed) => landed.is_shared(),
+            Err(fault) => matches!(fault, Fault::Others(..)),
+        };
+        if !elsewhere {
             self.route.metrics().refresh_seconds.observe(now.since(begun).as_secs_f64());
         }
-        lead.land(rebuilt.map_err(|error| self.failed(error, now)));
+        lead.land(rebuilt.map_err(|fault| match fault {
+            Fault::Own(error) => self.failed(error, now),
+            Fault::Others(error, left) => self.others_failed(error, now, left),
+        }));
     }
 
-    /// What another pod has filled, else a rebuild.
-    async fn bring(&self, lead: &Flight, begun: Moment) -> Result<Landed, ReadError> {
-        if let Some(entry) = self.shared().await {
-            return Ok(Landed { entry, came: Came::Shared });
-        }
+    /// What another pod has filled or is about to, else a rebuild, with other pods waiting for it where there are any.
+    async fn bring(&self, lead: &Flight, begun: Moment) -> Result<Landed, Fault> {
+        let standing = match self.elsewhere(lead).await {
+            Elsewhere::Found(entry) => return Ok(Landed { entry, came: Came::Shared, without_redis: false }),
+            Elsewhere::Failed(error, left) => return Err(Fault::Others(error, left)),
+            Elsewhere::Nothing(standing) => standing,
+        };
         self.route.metrics().rebuild(self.reason);
-        self.rebuild(lead, begun).await
+        let without_redis = matches!(standing, Standing::Away);
+        let Standing::Holder(held) = standing else {
+            let Rebuilt { entry, stored, .. } = self.rebuild(lead, begun).await?;
+            if stored == Stored::Kept {
+                self.publish(&entry);
+            }
+            return Ok(Landed { entry, came: Came::Filled(stored), without_redis });
+        };
+        // Bounded here as well, so that those who wait are told.
+        let rebuild = timeout_at(self.deadline, self.rebuild(lead, begun));
+        match held.renewed_while(rebuild).await.unwrap_or(Err(ReadError::Deadline)) {
+            Ok(Rebuilt { entry, stored, too_large }) => {
+                if stored == Stored::Kept {
+                    held.publish(&entry);
+                } else if too_large {
+                    held.has_grown_too_large();
+                }
+                Ok(Landed { entry, came: Came::Filled(stored), without_redis })
+            }
+            Err(error) => {
+                held.failed(&error, self.route.query().policy().error_backoff);
+                Err(error.into())
+            }
+        }
     }
 
     /// Where answers differ by their caller, so do the tags of equal ones.
@@ -178,7 +239,7 @@ impl Fill {
     }
 
     /// Takes its turn, asks the origin, and stores what is certified (R1).
-    async fn rebuild(&self, lead: &Flight, begun: Moment) -> Result<Landed, ReadError> {
+    async fn rebuild(&self, lead: &Flight, begun: Moment) -> Result<Rebuilt, ReadError> {
         let read = &self.read;
         let turn = timeout_at(self.deadline, read.admission.turn(&self.route.fills)).await;
         let _turn = match turn {
@@ -219,13 +280,10 @@ impl Fill {
         }));
         read.failures.forget(self.key.as_bytes());
         let stored = if certified { self.keep(&entry, purges) } else { Stored::Passed };
-        if stored == Stored::Kept {
-            self.publish(&entry);
-        }
         if let (Stored::Passed, Some(old)) = (stored, &self.refreshes) {
             old.end_refresh(filled + policy.error_backoff);
         }
-        Ok(Landed { entry, came: Came::Filled(stored) })
+        Ok(Rebuilt { entry, stored, too_large: certified && stored == Stored::Passed })
     }
 
     /// Stores what was certified when there had been so many `purges`.
@@ -328,6 +386,18 @@ impl Fill {
         }
         let policy = self.route.query().policy();
         let until = now + jitter::lifetime(policy.error_backoff, BACKOFF_JITTER, self.read.chance.draw());
+        self.remember(error, now, until)
+    }
+
+    /// Remembers a failure of another pod's, which has counted and logged it.
+    fn others_failed(&self, error: ReadError, now: Moment, left: Duration) -> Failed {
+        tracing::debug!(query = self.route.query().name(), %error, "a rebuild failed in another pod");
+        // Whoever writes there can't keep a question from being asked for longer than one's own failures would.
+        let longest = self.route.query().policy().error_backoff.mul_f64(1.0 + BACKOFF_JITTER);
+        self.remember(error, now, now + left.min(longest))
+    }
+
+    fn remember(&self, error: ReadError, now: Moment, until: Moment) -> Failed {
         // A long key would make the memory of failures large; who sends one pays with a try for each.
         let remembered = error.lasts() && self.key.as_bytes().len() <= REMEMBERED_KEY_BYTES;
         let error = if remembered { error.clipped() } else { error };

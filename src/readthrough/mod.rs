@@ -19,6 +19,7 @@ mod follow;
 mod gauge;
 mod hot;
 mod invalidate;
+mod lease;
 mod look;
 pub mod origin;
 mod pack;
@@ -95,6 +96,7 @@ struct Waiting<'a> {
     metrics: &'a QueryMetrics,
     why: Fallback,
     owed: bool,
+    for_want_of_redis: bool,
 }
 
 impl<'a> Waiting<'a> {
@@ -102,17 +104,24 @@ impl<'a> Waiting<'a> {
         if !may_be_spared {
             metrics.fallback(why);
         }
-        Self { metrics, why, owed: may_be_spared }
+        Self { metrics, why, owed: may_be_spared, for_want_of_redis: false }
     }
 
     fn was_spared(&mut self) {
         self.owed = false;
     }
+
+    /// Nobody else's answer could be looked for.
+    fn was_for_want_of_redis(&mut self) {
+        self.for_want_of_redis = matches!(self.why, Fallback::Miss | Fallback::Expired | Fallback::Invalidated);
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.owed {
+        if self.owed && self.for_want_of_redis {
+            self.metrics.redis_down.inc();
+        } else if self.owed {
             self.metrics.fallback(self.why);
         }
     }
@@ -331,6 +340,8 @@ impl Readthrough {
                 }
                 if landed.is_shared() {
                     waiting.was_spared();
+                } else if landed.is_for_want_of_redis() {
+                    waiting.was_for_want_of_redis();
                 }
                 return Ok(Answer { source: landed.source(led, why, self.clock.now()), entry: landed.entry });
             }

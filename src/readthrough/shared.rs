@@ -4,6 +4,7 @@
 //! Postgres, by this process's own ledger; so the shared tier never has to be invalidated, what a slow pod writes there late is
 //! harmless, and losing it costs statements and no answer.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,14 +46,156 @@ pub struct SharedValue {
     pub took: Duration,
 }
 
-/// Where answers are shared: Redis, in production.
-pub trait SharedTier: Send + Sync + 'static {
-    /// What is shared at `place`; `None` where there is nothing, or nothing that can be read, or the tier is away. Takes no
-    /// longer than the tier's own bound. Cancel safe.
-    fn take<'a>(&'a self, place: &'a Place) -> Pending<'a, Option<SharedValue>>;
+/// The tier is away or slow, or would not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Away;
 
-    /// Shares `entry` for the rest of its lifetime, unless what is there covers it. Returns at once.
-    fn publish(&self, place: Place, entry: &Arc<Entry>);
+/// Which bytes were found at a place, so that others are told from them: the last ones, which are a sum.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen(pub Vec<u8>);
+
+/// What was found at a place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// `None`: nothing, or nothing that can be read.
+    pub value: Option<SharedValue>,
+    /// Of whatever is there.
+    pub seen: Seen,
+}
+
+/// Of one claim of one flight; no two are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u128);
+
+/// What a flight wants that found nothing that will do: to fill, with other pods waiting for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Who claims.
+    pub token: Token,
+    /// What it knows to be there. Something else is its answer, and no lease.
+    pub seen: Seen,
+    /// How far its ledger has come.
+    pub cursor: Option<Snapshot>,
+    /// How long the lease lasts unless it is renewed.
+    pub life: Duration,
+    /// Whether the second lease will do where the first is held.
+    pub second: bool,
+}
+
+/// Who holds a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// By which claim.
+    pub token: Token,
+    /// How far its ledger had come then.
+    pub cursor: Option<Snapshot>,
+    /// How long it lasts unless it is renewed.
+    pub left: Duration,
+}
+
+/// What became of a claim.
+#[derive(Debug)]
+pub enum Claimed {
+    /// The lease is the claimer's.
+    Leased(Lease),
+    /// There is another value than the claimer knew.
+    Value(Looked),
+    /// A holder has left word of how it ended, which lasts so much longer.
+    Marked {
+        /// As in [`Ended::Marked`].
+        word: String,
+        /// Of it.
+        left: Duration,
+    },
+    /// Others hold what it would have: one or two.
+    Held(Vec<Holder>),
+}
+
+/// How a lease ends that no value ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody else may fill.
+    Free,
+    /// Nobody need to for so long; the word says why. No text of anybody's.
+    Marked {
+        /// Why.
+        word: String,
+        /// How long that is true.
+        lasts: Duration,
+    },
+}
+
+/// The right to fill a place while others wait. Dropped, it is given back: at once where the tier can be reached, else it ends by
+/// itself.
+pub struct Lease {
+    token: Token,
+    at_end: Option<Box<dyn FnOnce(Ended) + Send + Sync>>,
+}
+
+impl Lease {
+    /// The lease of `token`; `at_end` gives it back, and returns at once.
+    pub fn new(token: Token, at_end: impl FnOnce(Ended) + Send + Sync + 'static) -> Self {
+        Self { token, at_end: Some(Box::new(at_end)) }
+    }
+
+    /// Whose it is.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// Gives it back.
+    pub fn end(mut self, how: Ended) {
+        if let Some(at_end) = self.at_end.take() {
+            at_end(how);
+        }
+    }
+
+    /// Something else has ended it.
+    pub fn is_over(mut self) {
+        self.at_end = None;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(at_end) = self.at_end.take() {
+            at_end(Ended::Free);
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lease").field(&self.token).finish()
+    }
+}
+
+/// Where answers are shared: Redis, in production. No call takes longer than the tier's own bound, or waits for anybody's fill.
+pub trait SharedTier: Send + Sync + 'static {
+    /// What is shared at `place`. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Away`]
+    fn take<'a>(&'a self, place: &'a Place) -> Pending<'a, Result<Looked, Away>>;
+
+    /// Claims the right to fill `place`. Cancel safe: a lease that nobody takes out of it is given back.
+    ///
+    /// # Errors
+    /// [`Away`]; a lease that was given all the same ends by itself.
+    fn claim<'a>(&'a self, place: &'a Place, claim: Claim) -> Pending<'a, Result<Claimed, Away>>;
+
+    /// Lets the lease of `token` last for `life` from now on; false where it is no longer that claim's. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Away`]
+    fn renew<'a>(&'a self, place: &'a Place, token: Token, life: Duration) -> Pending<'a, Result<bool, Away>>;
+
+    /// Resolves when something has become of `place` since the call: a value, a failure, a lease given back. Or for another
+    /// reason: whoever waits looks again, and sets a bound of its own, since news may be lost. Cancel safe.
+    fn news(&self, place: &Place) -> Pending<'static, ()>;
+
+    /// Shares `entry` for the rest of its lifetime, unless what is there covers it, and ends `lease`. Returns at once.
+    fn publish(&self, place: Place, entry: &Arc<Entry>, lease: Option<Lease>);
 
     /// Why it is away, if it is (no secret in it).
     fn trouble(&self) -> Option<String>;
@@ -63,23 +206,24 @@ pub trait SharedTier: Send + Sync + 'static {
 const LATE: Duration = Duration::from_millis(500);
 
 impl Fill {
-    /// What another pod has filled, where this fill's readers may be given it: certified, within its lifetime, and kept in this
-    /// process's store from now on.
-    pub(super) async fn shared(&self) -> Option<Arc<Entry>> {
-        let read = &self.read;
-        let tier = read.shared.get()?;
+    /// Where this fill looks before it fills. `None`: nowhere.
+    pub(super) fn shares(&self) -> Option<(Arc<dyn SharedTier>, Place)> {
+        let tier = self.read.shared.get()?;
         if let Unless::BegunAfter(_) = self.unless {
             // How long ago another pod began to read can't be said on this one's clock.
             return None;
         }
-        // Version and purges first, as for what comes from Postgres.
-        let purges = read.purges();
-        let place = self.place(read.ledger.lineage()?)?;
-        let value = tier.take(&place).await?;
-        let (entry, outcome) = self.judge(&place, value);
-        read.metrics.shared(outcome);
+        Some((Arc::clone(tier), self.place(self.read.ledger.lineage()?)?))
+    }
+
+    /// `value`, where this fill's readers may be given it: certified, within its lifetime, and kept in this process's store from
+    /// now on. There had been so many `purges` before it was asked for; it is `newer` where it was not there when this
+    /// flight began.
+    pub(super) fn accept(&self, place: &Place, value: SharedValue, purges: u64, newer: bool) -> Option<Arc<Entry>> {
+        let (entry, outcome) = self.judge(place, value, newer);
+        self.read.metrics.shared(outcome);
         let entry = entry?;
-        read.failures.forget(self.key.as_bytes());
+        self.read.failures.forget(self.key.as_bytes());
         self.keep(&entry, purges);
         Some(entry)
     }
@@ -90,7 +234,7 @@ impl Fill {
         self.read.rests_on(rests.basis).then(|| Place { lineage, basis: rests.basis, key: self.key.clone() })
     }
 
-    fn judge(&self, place: &Place, value: SharedValue) -> (Option<Arc<Entry>>, Outcome) {
+    fn judge(&self, place: &Place, value: SharedValue, newer: bool) -> (Option<Arc<Entry>>, Outcome) {
         let (read, rests) = (&self.read, &self.rests);
         let policy = self.route.query().policy();
         if value.tags != *rests.tags {
@@ -125,22 +269,23 @@ impl Fill {
             certified: version,
         });
         let lives = matches!(entry.freshness(now), Freshness::Fresh(_));
-        let newer = match self.unless {
-            Unless::FilledAfter(moment) => Unless::FilledAfter(moment + LATE),
-            other => other,
+        let met = match self.unless {
+            Unless::FilledAfter(_) if newer => true,
+            Unless::FilledAfter(moment) => Unless::FilledAfter(moment + LATE).met_by(&entry),
+            other => other.met_by(&entry),
         };
-        if !lives || !newer.met_by(&entry) {
+        if !lives || !met {
             return (None, Outcome::Outdated);
         }
         (Some(Arc::new(entry)), Outcome::Hit)
     }
 
-    /// Shares what was filled, certified and kept.
+    /// Shares what was filled, certified and kept without a lease.
     pub(super) fn publish(&self, entry: &Arc<Entry>) {
         if let Some(tier) = self.read.shared.get()
             && let Some(place) = self.place(entry.stamp().lineage.clone())
         {
-            tier.publish(place, entry);
+            tier.publish(place, entry, None);
         }
     }
 }

@@ -52,6 +52,12 @@ impl Breaker {
         })
     }
 
+    /// Resolves when it is closed.
+    pub(super) async fn is_closed(&self) {
+        // The sender is this object's own, so it can't be gone.
+        let _ = self.state.subscribe().wait_for(Option::is_none).await;
+    }
+
     pub(super) fn succeeded(&self, call: RedisCall) {
         self.refusals[call as usize].store(0, Ordering::Relaxed);
     }

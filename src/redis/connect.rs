@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bb8_redis::bb8::{self, ManageConnection, RunError};
-use bb8_redis::redis::aio::MultiplexedConnection;
+use bb8_redis::redis::aio::{MultiplexedConnection, PubSub};
 use bb8_redis::redis::{Client, ErrorKind, RedisError};
 
 pub(super) type Pool = bb8::Pool<Connector>;
 
 /// Makes connections.
+#[derive(Clone)]
 pub(super) struct Connector(Client);
 
 /// A connection of the pool.
@@ -50,6 +51,11 @@ impl Connector {
     /// Why `url` is none, without any part of it.
     pub(super) fn new(url: &str) -> Result<Self, String> {
         Client::open(url).map(Self).map_err(|error| error.category().to_owned())
+    }
+
+    /// A connection of its own, for notices.
+    pub(super) async fn subscriber(&self) -> Result<PubSub, RedisError> {
+        self.0.get_async_pubsub().await
     }
 }
 

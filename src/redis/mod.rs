@@ -4,12 +4,23 @@
 //! it, and a probe of its own finds out when that is over. Values certify themselves ([`crate::readthrough::shared`]), so Redis
 //! may forget, garble or roll back what it likes.
 //!
-//! Commands, all of Redis 6.0 or older: `GET`, `PTTL`, `MULTI`, `EXEC`, `SET`, `EVALSHA`, `SCRIPT LOAD`, and in the script
-//! `GET`, `GETRANGE`, `SET`; at connecting `AUTH`, `SELECT`, `CLIENT SETINFO` (which older servers refuse, without harm).
+//! - `envelope.rs`: how an answer lies there. `publish.rs`: how it comes there.
+//! - `lease.rs`: who fills, of all pods. `notices.rs`: how those that wait hear of it.
+//! - `connect.rs`, `breaker.rs`: the way there, and when it is left alone.
+//!
+//! # Keys
+//! All of a place have its digest in braces, so that a cluster has them in one slot: `seawall:{namespace}:{<digest>}:v` for the
+//! value, `:1` and `:2` for leases, `:m` for a mark of how a holder ended.
+//!
+//! Commands, all of Redis 6.0 or older: `GET`, `PTTL`, `MULTI`, `EXEC`, `SET`, `EVALSHA`, `SCRIPT LOAD`, in scripts `GET`,
+//! `GETRANGE`, `PTTL`, `SET`, `DEL`, `PEXPIRE`, `PUBLISH`; `SUBSCRIBE` and `PING` over a connection of their own; at connecting
+//! `AUTH`, `SELECT`, `CLIENT SETINFO` (which older servers refuse, without harm).
 
 mod breaker;
 mod connect;
 mod envelope;
+mod lease;
+mod notices;
 mod publish;
 
 use std::future::Future;
@@ -19,17 +30,20 @@ use std::time::Duration;
 use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{self, RedisError};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::cache::entry::Entry;
 use crate::clock::Clock;
 use crate::readthrough::origin::Pending;
-use crate::readthrough::shared::{Place, SharedTier, SharedValue};
+use crate::readthrough::shared::{Away, Claim, Claimed, Ended, Lease, Looked, Place, Seen, SharedTier, Token};
 use crate::telemetry::metrics::{Metrics, RedisCall, Shared};
 
 use breaker::Breaker;
 use connect::{Connector, Pool};
+use lease::Answered;
+use notices::Notices;
 
 /// Where Redis is and what it may cost.
 #[derive(Clone)]
@@ -66,6 +80,9 @@ const PROBE_LIVES_MS: u64 = 10_000;
 
 const SLOW: &str = "it does not answer in time";
 
+/// From the end of the connection for notices to the next try.
+const UNHEARD_PAUSE: Duration = Duration::from_millis(100);
+
 /// The shared tier in Redis.
 pub struct Redis {
     shared: Arc<Inner>,
@@ -73,7 +90,10 @@ pub struct Redis {
 
 struct Inner {
     pool: Pool,
+    connector: Connector,
     breaker: Breaker,
+    notices: Arc<Notices>,
+    channel: String,
     prefix: String,
     timeout: Duration,
     entry_max_bytes: usize,
@@ -102,8 +122,11 @@ impl Redis {
         metrics.redis_up.set(1);
         Ok(Self {
             shared: Arc::new(Inner {
-                pool: connect::pool(connector, settings.pool_size, settings.timeout),
+                pool: connect::pool(connector.clone(), settings.pool_size, settings.timeout),
+                connector,
                 breaker: Breaker::default(),
+                notices: Arc::default(),
+                channel: format!("seawall:{}:notices", settings.namespace),
                 prefix: format!("seawall:{}:", settings.namespace),
                 timeout: settings.timeout,
                 entry_max_bytes: usize::try_from(settings.entry_max_bytes).unwrap_or(usize::MAX),
@@ -114,8 +137,30 @@ impl Redis {
         })
     }
 
-    /// Finds out, whenever Redis has failed, when it works again. Never ends.
+    /// Hears what becomes of places, and finds out, whenever Redis has failed, when it works again. Never ends.
     pub async fn watch(&self) {
+        tokio::join!(self.hear(), self.probe());
+    }
+
+    async fn hear(&self) {
+        let inner = &self.shared;
+        loop {
+            inner.breaker.is_closed().await;
+            if let Some(opened) = inner.breaker.closed() {
+                let ended = tokio::select! {
+                    ended = inner.notices.hear(&inner.connector, &inner.channel, inner.timeout) => ended,
+                    // What is left of it may be a connection to a server that is gone.
+                    () = opened => Ok(()),
+                };
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "notices of other pods can't be heard");
+                }
+            }
+            tokio::time::sleep(UNHEARD_PAUSE).await;
+        }
+    }
+
+    async fn probe(&self) {
         let inner = &self.shared;
         let key = format!("{}probe", inner.prefix);
         loop {
@@ -139,8 +184,8 @@ impl Redis {
 }
 
 impl Inner {
-    /// The key of a place, and the digest in it. A strong one: clients choose parameters, and two places must never meet.
-    fn key(&self, place: &Place) -> (String, [u8; 32]) {
+    /// The names of a place. The digest is a strong one: clients choose parameters, and two places must never meet.
+    fn names(&self, place: &Place) -> Names {
         let mut hash = Sha256::new();
         let lineage = place.lineage.as_str().as_bytes();
         hash.update((lineage.len() as u64).to_le_bytes());
@@ -148,7 +193,8 @@ impl Inner {
         hash.update(place.basis.to_le_bytes());
         hash.update(place.key.as_bytes());
         let digest: [u8; 32] = hash.finalize().into();
-        (format!("{}v:{}", self.prefix, hex(&digest)), digest)
+        let key = |what: &str| format!("{}{{{}}}:{what}", self.prefix, hex(&digest));
+        Names { value: key("v"), leases: [key("1"), key("2")], mark: key("m"), digest }
     }
 
     /// One call: within the timeout, and given up at once where another has found Redis away meanwhile.
@@ -200,36 +246,92 @@ impl Inner {
         answered
     }
 
-    async fn take(&self, place: &Place) -> Option<SharedValue> {
-        let (key, digest) = self.key(place);
+    async fn take(&self, place: &Place) -> Result<Looked, Away> {
+        let names = self.names(place);
         let mut both = redis::pipe();
         // Of one value, also where it is replaced in between.
-        both.atomic().cmd("GET").arg(&key).cmd("PTTL").arg(&key);
+        both.atomic().cmd("GET").arg(&names.value).cmd("PTTL").arg(&names.value);
         let read = self.call(RedisCall::Take, |mut connection| async move {
             both.query_async::<(Option<Vec<u8>>, i64)>(&mut connection).await
         });
-        let outcome = match read.await {
-            // In its last millisecond, or without an end: nobody says how long it may be given.
-            Ok((Some(_), ..=0) | (None, _)) => Shared::Miss,
-            Ok((Some(bytes), left)) => {
-                let left = Duration::from_millis(left.unsigned_abs());
-                match envelope::decode(&bytes, &digest, left, self.entry_max_bytes) {
-                    Some(value) => return Some(value),
-                    None => Shared::Malformed,
-                }
+        match read.await {
+            Ok((bytes, left)) => Ok(self.looked(bytes, left, &names)),
+            Err(CallError::Open | CallError::Slow | CallError::Refused(_)) => {
+                self.metrics.shared(Shared::Failed);
+                Err(Away)
             }
-            Err(CallError::Open | CallError::Slow | CallError::Refused(_)) => Shared::Failed,
-        };
-        self.metrics.shared(outcome);
-        None
+        }
     }
 
-    async fn publish(&self, place: &Place, entry: &Arc<Entry>) -> Shared {
-        let (key, digest) = self.key(place);
+    /// What `bytes` are that `left` ms are left to.
+    fn looked(&self, bytes: Option<Vec<u8>>, left: i64, names: &Names) -> Looked {
+        let Some(bytes) = bytes else {
+            self.metrics.shared(Shared::Miss);
+            return Looked::default();
+        };
+        let seen = Seen(bytes[bytes.len().saturating_sub(8)..].to_vec());
+        let value = match u64::try_from(left) {
+            // In its last millisecond, or without an end: nobody says how long it may be given.
+            Ok(0) | Err(_) => {
+                self.metrics.shared(Shared::Miss);
+                None
+            }
+            Ok(left) => {
+                let value = envelope::decode(&bytes, &names.digest, Duration::from_millis(left), self.entry_max_bytes);
+                if value.is_none() {
+                    self.metrics.shared(Shared::Malformed);
+                }
+                value
+            }
+        };
+        Looked { value, seen }
+    }
+
+    /// Claims, with nobody perhaps to hear the answer any more: what was given is given back then.
+    async fn claim(self: Arc<Self>, names: Names, claim: Claim) -> Result<Claimed, Away> {
+        let answered = self.call(RedisCall::Claim, |mut connection| {
+            let (names, claim) = (&names, &claim);
+            async move { lease::claim(&mut connection, names, claim).await }
+        });
+        match answered.await {
+            Ok(Answered::Leased) => {
+                let inner = Arc::clone(&self);
+                Ok(Claimed::Leased(Lease::new(claim.token, move |how| inner.release(names, claim.token, how))))
+            }
+            Ok(Answered::Value(bytes, left)) => Ok(Claimed::Value(self.looked(Some(bytes), left, &names))),
+            Ok(Answered::Marked(word, left)) => Ok(Claimed::Marked { word, left }),
+            Ok(Answered::Held(holders)) => Ok(Claimed::Held(holders)),
+            Err(error) => {
+                // It may have been given all the same.
+                if !matches!(error, CallError::Open) {
+                    self.release(names, claim.token, Ended::Free);
+                }
+                Err(Away)
+            }
+        }
+    }
+
+    /// Gives a lease back, where Redis can be told; else it ends by itself.
+    fn release(self: Arc<Self>, names: Names, token: Token, how: Ended) {
+        // A process that ends has nobody left to do it.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let (names, how) = (&names, &how);
+            let channel = &self.channel;
+            let released = self.call(RedisCall::Release, |mut connection| async move {
+                lease::release(&mut connection, names, token, how, channel).await
+            });
+            if released.await.is_err() {
+                tracing::debug!("a lease could not be given back; it ends by itself");
+            }
+        });
+    }
+
+    async fn publish(&self, names: &Names, entry: &Arc<Entry>, token: Option<Token>) -> Shared {
         let encoded = if entry.body().len() < BLOCKING_FROM {
-            envelope::encode(entry, &digest)
+            envelope::encode(entry, &names.digest)
         } else {
-            let entry = Arc::clone(entry);
+            let (entry, digest) = (Arc::clone(entry), names.digest);
             tokio::task::spawn_blocking(move || envelope::encode(&entry, &digest)).await.ok().flatten()
         };
         let Some(bytes) = encoded else { return Shared::Failed };
@@ -238,27 +340,57 @@ impl Inner {
             // Over before anybody could find it.
             return Shared::Skipped;
         }
+        let (bytes, channel) = (&bytes, &self.channel);
         let written = self.call(RedisCall::Publish, |mut connection| async move {
-            publish::publish(&mut connection, &key, &bytes, entry.stamp(), left).await
+            publish::publish(&mut connection, names, bytes, entry.stamp(), left, token, channel).await
         });
         written.await.unwrap_or(Shared::Failed)
     }
 }
 
 impl SharedTier for Redis {
-    fn take<'a>(&'a self, place: &'a Place) -> Pending<'a, Option<SharedValue>> {
+    fn take<'a>(&'a self, place: &'a Place) -> Pending<'a, Result<Looked, Away>> {
         Box::pin(self.shared.take(place))
     }
 
-    fn publish(&self, place: Place, entry: &Arc<Entry>) {
+    fn claim<'a>(&'a self, place: &'a Place, claim: Claim) -> Pending<'a, Result<Claimed, Away>> {
+        let inner = &self.shared;
+        // A task of its own: Redis may be about to give what its asker has left, and is told to take it back after that.
+        let claimed = tokio::spawn(Arc::clone(inner).claim(inner.names(place), claim));
+        Box::pin(async move { claimed.await.unwrap_or(Err(Away)) })
+    }
+
+    fn renew<'a>(&'a self, place: &'a Place, token: Token, life: Duration) -> Pending<'a, Result<bool, Away>> {
+        Box::pin(async move {
+            let names = &self.shared.names(place);
+            let renewed = self.shared.call(RedisCall::Renew, |mut connection| async move {
+                lease::renew(&mut connection, names, token, life).await
+            });
+            renewed.await.map_err(|_| Away)
+        })
+    }
+
+    fn news(&self, place: &Place) -> Pending<'static, ()> {
+        let inner = &self.shared;
+        Box::pin(inner.notices.next(inner.names(place).digest))
+    }
+
+    fn publish(&self, place: Place, entry: &Arc<Entry>, lease: Option<Lease>) {
         let inner = Arc::clone(&self.shared);
         let Ok(permit) = Arc::clone(&inner.publishing).try_acquire_owned() else {
             return inner.metrics.shared(Shared::Skipped);
         };
         let entry = Arc::clone(entry);
         tokio::spawn(async move {
-            let outcome = inner.publish(&place, &entry).await;
+            let outcome = inner.publish(&inner.names(&place), &entry, lease.as_ref().map(Lease::token)).await;
             inner.metrics.shared(outcome);
+            match outcome {
+                Shared::Published | Shared::Superseded | Shared::Incomparable => {
+                    lease.into_iter().for_each(Lease::is_over);
+                }
+                // Dropped, it is given back.
+                _ => drop(lease),
+            }
             drop(permit);
         });
     }
@@ -266,6 +398,20 @@ impl SharedTier for Redis {
     fn trouble(&self) -> Option<String> {
         self.shared.breaker.trouble()
     }
+}
+
+/// What belongs to a place.
+struct Names {
+    value: String,
+    leases: [String; 2],
+    mark: String,
+    digest: [u8; 32],
+}
+
+/// As Redis counts: at least one, and no more than it takes.
+fn whole_ms(duration: Duration) -> i64 {
+    // Redis takes no more than an i64, and no year is as long.
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 1_000_000).max(1)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -7,13 +7,16 @@ use std::time::Duration;
 use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{RedisError, Script};
 
-use crate::stamp::Stamp;
+use super::{Names, lease, whole_ms};
+use crate::readthrough::shared::Token;
+use crate::stamp::{Snapshot, Stamp};
 use crate::telemetry::metrics::Shared;
 
-/// KEYS\[1\]: where it goes. ARGV: the envelope; what is left of its lifetime, in ms; its stamp, as in the envelope's first line.
+/// KEYS: where it goes, first lease, second lease, mark. ARGV: the envelope; what is left of its lifetime, in ms; its stamp, as in
+/// the envelope's first line; the token of the lease that it ends, empty for none; the channel; what the place is called there.
 ///
 /// Transaction ids are compared as texts of twenty digits: Lua's numbers are doubles, which are exact to 2^53 only. What is there
-/// and can't be read makes room. One key: it stays on one slot of a cluster.
+/// and can't be read makes room.
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -31,47 +34,60 @@ local function covers(amax, aip, bmax, bip)
   end
   return true
 end
+local function ends(with)
+  for slot = 2, 3 do
+    if ARGV[4] ~= '' and redis.call('GETRANGE', KEYS[slot], 0, 31) == ARGV[4] then redis.call('DEL', KEYS[slot]) end
+  end
+  redis.call('PUBLISH', ARGV[5], ARGV[6])
+  return with
+end
 local head = redis.call('GETRANGE', KEYS[1], 0, 4095)
 local max, ip = parse(head)
 if not max and #head == 4096 then max, ip = parse(redis.call('GET', KEYS[1])) end
 if max then
   local newmax, newip = parse(ARGV[3])
   if not covers(newmax, newip, max, ip) then
-    if covers(max, ip, newmax, newip) then return 0 end
-    return 2
+    if covers(max, ip, newmax, newip) then return ends(0) end
+    return ends(2)
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+redis.call('DEL', KEYS[4])
+return ends(1)
 ",
     )
 });
 
 /// The first line of an envelope: what the script compares.
 pub(super) fn head(stamp: &Stamp) -> String {
-    let snapshot = &stamp.snapshot;
-    let mut text = String::with_capacity(32 + 21 * snapshot.running());
-    let _ = write!(text, "sw1 {:020}:", snapshot.xmax());
+    format!("sw1 {}\n", ids(&stamp.snapshot))
+}
+
+/// A snapshot but for its xmin, in digits of equal length.
+pub(super) fn ids(snapshot: &Snapshot) -> String {
+    let mut text = String::with_capacity(24 + 21 * snapshot.running());
+    let _ = write!(text, "{:020}:", snapshot.xmax());
     for (at, xid) in snapshot.xip().iter().enumerate() {
         let comma = if at == 0 { "" } else { "," };
         let _ = write!(text, "{comma}{xid:020}");
     }
-    text.push('\n');
     text
 }
 
-/// Writes `bytes` under `key`, where they live for `left`.
+/// Writes `bytes` at the place of `names`, where they live for `left`, ends the lease of `token`, and says so on `channel`.
 pub(super) async fn publish(
     connection: &mut MultiplexedConnection,
-    key: &str,
+    names: &Names,
     bytes: &[u8],
     stamp: &Stamp,
     left: Duration,
+    token: Option<Token>,
+    channel: &str,
 ) -> Result<Shared, RedisError> {
-    // Redis takes no more than an i64, and no year is as long.
-    let ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 1_000_000).max(1);
-    let mut call = SCRIPT.key(key);
-    let answered: i64 = call.arg(bytes).arg(ms).arg(head(stamp)).invoke_async(connection).await?;
+    let mut call = SCRIPT.key(&names.value);
+    call.key(&names.leases[0]).key(&names.leases[1]).key(&names.mark);
+    call.arg(bytes).arg(whole_ms(left)).arg(head(stamp)).arg(token.map(lease::hex).unwrap_or_default());
+    let answered: i64 = call.arg(channel).arg(&names.digest[..]).invoke_async(connection).await?;
     Ok(match answered {
         1 => Shared::Published,
         0 => Shared::Superseded,

@@ -11,6 +11,8 @@ pub struct QueryMetrics {
     pub(super) rebuilds: Box<[IntCounter]>,
     pub(super) fallbacks: Box<[IntCounter]>,
     pub(super) failures: Box<[IntCounter]>,
+    /// Requests that waited for Postgres because other pods' answers could not be looked for.
+    pub redis_down: IntCounter,
     /// Requests answered by a flight that another request led.
     pub shared: IntCounter,
     /// Statements that reached Postgres.

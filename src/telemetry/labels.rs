@@ -299,9 +299,29 @@ labels! {
     RedisCall {
         /// For an answer.
         Take = "take",
+        /// For the right to fill.
+        Claim = "claim",
+        /// To have it for longer.
+        Renew = "renew",
+        /// To give it back.
+        Release = "release",
         /// To share one.
         Publish = "publish",
         /// Whether it works again.
         Probe = "probe",
+    }
+}
+
+labels! {
+    /// How a flight that found no answer of other pods' came to be the one that fills, or was spared.
+    LeaseOutcome {
+        /// It was given a lease, and fills.
+        Acquired = "acquired",
+        /// It waited for another pod's fill, and was given what that brought.
+        Waited = "waited",
+        /// It waited for another pod that brought nothing, and fills in its place.
+        TakenOver = "taken_over",
+        /// It fills without: half of its time was over, or Redis was away.
+        Skipped = "skipped",
     }
 }

@@ -59,6 +59,7 @@ pub struct Metrics {
     tls_success: IntGaugeVec,
     tls_expiry: IntGaugeVec,
     shared_values: Box<[IntCounter]>,
+    leases: Box<[IntCounter]>,
     redis_calls: Box<[Histogram]>,
     /// 1 where Redis is asked, 0 where it is away or slow, or there is none.
     pub redis_up: IntGauge,
@@ -153,6 +154,12 @@ impl Metrics {
             r,
             "seawall_shared_values_total",
             "Answers that were looked for where pods share them, and that were shared, by what became of it.",
+            &["outcome"],
+        );
+        let leases = counters(
+            r,
+            "seawall_leases_total",
+            "Flights that found no answer of other pods' to take, by how they came to fill or were spared that.",
             &["outcome"],
         );
         let redis_calls =
@@ -269,6 +276,7 @@ impl Metrics {
             ),
             proactive: Proactive::ALL.iter().map(|l| proactive.with_label_values(&[l.as_str()])).collect(),
             shared_values: Shared::ALL.iter().map(|l| shared_values.with_label_values(&[l.as_str()])).collect(),
+            leases: LeaseOutcome::ALL.iter().map(|l| leases.with_label_values(&[l.as_str()])).collect(),
             redis_calls: RedisCall::ALL.iter().map(|l| redis_calls.with_label_values(&[l.as_str()])).collect(),
             redis_up: gauge(
                 r,
@@ -313,6 +321,11 @@ impl Metrics {
     /// Counts a look for a shared answer, or the sharing of one.
     pub fn shared(&self, outcome: Shared) {
         self.shared_values[outcome as usize].inc();
+    }
+
+    /// Counts how a flight came to fill, among pods.
+    pub fn lease(&self, outcome: LeaseOutcome) {
+        self.leases[outcome as usize].inc();
     }
 
     /// Counts a call of Redis that was answered, and how long it took.
@@ -388,6 +401,7 @@ impl Metrics {
             rebuilds: Rebuild::ALL.iter().map(|l| by(&self.rebuilds, l.as_str())).collect(),
             fallbacks: Fallback::ALL.iter().map(|l| by(&self.fallbacks, l.as_str())).collect(),
             failures: Failure::ALL.iter().map(|l| by(&self.failures, l.as_str())).collect(),
+            redis_down: by(&self.fallbacks, "redis_down"),
             shared: self.shared.with_label_values(&[name]),
             statements: self.statements.with_label_values(&[name]),
             refresh_seconds: self.refresh.with_label_values(&[name]),

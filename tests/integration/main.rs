@@ -9,6 +9,7 @@ mod doorbell;
 mod expiry;
 mod https;
 mod idle;
+mod leases;
 mod lifecycle;
 mod log;
 mod measures;

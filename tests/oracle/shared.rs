@@ -20,7 +20,7 @@ async fn taken(run: &Run) -> f64 {
 }
 
 fn sharing(name: &'static str) -> Plan {
-    Plan { pods: 2, shared: Shared::Answers, seconds: 10, ..Plan::new(name) }
+    Plan { pods: 3, shared: Shared::Answers, seconds: 10, ..Plan::new(name) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use seawall::cache::entry::Entry;
 use seawall::catalog::policy::Policy;
 use seawall::readthrough::origin::Pending;
-use seawall::readthrough::shared::{Place, SharedTier, SharedValue};
+use seawall::readthrough::shared::{Away, Claim, Claimed, Lease, Looked, Place, Seen, SharedTier, SharedValue, Token};
 use seawall::readthrough::{Directives, Look, Source};
 use seawall::stamp::Snapshot;
 use seawall::tag::Tag;
@@ -26,12 +26,25 @@ struct Tier {
 }
 
 impl SharedTier for Tier {
-    fn take<'a>(&'a self, _: &'a Place) -> Pending<'a, Option<SharedValue>> {
+    fn take<'a>(&'a self, _: &'a Place) -> Pending<'a, Result<Looked, Away>> {
         self.looks.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async { self.value.lock().expect("not poisoned").clone() })
+        let value = self.value.lock().expect("not poisoned").clone();
+        Box::pin(async { Ok(Looked { value, seen: Seen::default() }) })
     }
 
-    fn publish(&self, place: Place, entry: &Arc<Entry>) {
+    fn claim<'a>(&'a self, _: &'a Place, claim: Claim) -> Pending<'a, Result<Claimed, Away>> {
+        Box::pin(async move { Ok(Claimed::Leased(Lease::new(claim.token, drop))) })
+    }
+
+    fn renew<'a>(&'a self, _: &'a Place, _: Token, _: Duration) -> Pending<'a, Result<bool, Away>> {
+        Box::pin(async { Ok(true) })
+    }
+
+    fn news(&self, _: &Place) -> Pending<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn publish(&self, place: Place, entry: &Arc<Entry>, _: Option<Lease>) {
         self.published.lock().expect("not poisoned").push((place, Arc::clone(entry)));
     }
 

@@ -62,7 +62,7 @@ impl TestRedis {
 
     /// Its keys with shared answers.
     pub async fn values(&self) -> Vec<String> {
-        self.ask(&["KEYS", "seawall:*:v:*"]).await
+        self.ask(&["KEYS", "seawall:*:v"]).await
     }
 
     /// Kills it, and all that it knew.
