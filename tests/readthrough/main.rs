@@ -6,6 +6,7 @@ mod early;
 mod events;
 mod flights;
 mod hot;
+mod lease;
 mod lifetimes;
 mod origin;
 mod outage;
