@@ -20,11 +20,14 @@ mod draft;
 mod eventually;
 mod faults;
 mod history;
+#[path = "../support/http.rs"]
 mod http;
 mod judge;
 mod judged;
+mod label;
 mod lull;
 mod news;
+#[path = "../support/pod.rs"]
 mod pod;
 mod questions;
 mod reader;

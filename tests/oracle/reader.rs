@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::http::{Client, Response, label};
+use super::http::{Client, Response};
 use super::judge::{Answer, Label, Reader};
+use super::label::label;
 use super::questions::{Query, Question};
 use super::world::World;
 

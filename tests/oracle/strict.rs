@@ -17,8 +17,9 @@ use fastrand::Rng;
 use tokio::time::timeout;
 
 use super::history::{Commit, Key, Relation, State};
-use super::http::{Client, label};
+use super::http::Client;
 use super::judge::{Answer, Label, Reader};
+use super::label::label;
 use super::news::{Ended, News, Own};
 use super::questions::{About, Query, Question, query, timed, with};
 use super::reader::problem;

@@ -5,6 +5,10 @@ pub mod chaos;
 pub mod client;
 #[path = "../../support/eventually.rs"]
 pub mod eventually;
+#[path = "../../support/http.rs"]
+pub mod http;
+#[path = "../../support/pod.rs"]
+pub mod pod;
 #[path = "../../support/redis.rs"]
 pub mod redis;
 pub mod service;
