@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what tests and benches need where it is missing, with the system's package manager, and says what it does.
-# Usage: scripts/tools.sh TOOL...    (curl, postgres, psql, pgbouncer, redis, python, node, wrk)
+# Usage: scripts/tools.sh TOOL...    (curl, postgres, psql, pgbouncer, redis, faketime, python, node, wrk)
 set -eu
 
 have_postgres() {
@@ -66,6 +66,7 @@ for tool in "$@"; do
             echo "tools: going on without; the embedded server will download its binaries" >&2 ;;
         pgbouncer) command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || install PgBouncer pgbouncer pgbouncer pgbouncer ;;
         redis) command -v redis-server >/dev/null 2>&1 || install Redis redis-server redis redis ;;
+        faketime) ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || install libfaketime libfaketime libfaketime libfaketime ;;
         curl) command -v curl >/dev/null 2>&1 || install curl curl curl curl ;;
         psql) command -v psql >/dev/null 2>&1 || install psql postgresql-client postgresql libpq ;;
         python) python_tools ;;

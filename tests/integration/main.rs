@@ -3,6 +3,7 @@
 mod answers;
 mod auth;
 mod clients;
+mod cluster;
 mod compression;
 mod cors;
 mod doorbell;
@@ -20,6 +21,7 @@ mod origin;
 mod outage;
 mod outage_load;
 mod pooler;
+mod redis_faults;
 mod reload;
 mod shared;
 mod stampede;

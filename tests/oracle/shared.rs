@@ -30,13 +30,14 @@ async fn what_pods_take_from_each_other_lacks_no_write() {
     assert!(taken(&run).await >= 20.0, "they shared too little to tell");
 }
 
-/// Killed and started empty, paused, flushed, full, made a replica, and what it holds exchanged and harmed.
+/// Killed and started empty or with what it once held, paused, flushed, full, made a replica, and what it holds exchanged and
+/// harmed.
 async fn break_redis(run: &mut Run) {
     let world = run.world.clone();
     let redis = run.redis.as_mut().expect("there is one");
     while !world.is_over() {
         world.idle(ms(run.rng.u64(300..1_000))).await;
-        match run.rng.u8(0..6) {
+        match run.rng.u8(0..8) {
             0 => {
                 redis.kill();
                 world.idle(ms(run.rng.u64(0..500))).await;
@@ -58,6 +59,8 @@ async fn break_redis(run: &mut Run) {
                 world.idle(ms(500)).await;
                 redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
             }
+            5 => redis.dump().await,
+            6 => redis.roll_back().await,
             _ => {
                 let keys = redis.values().await;
                 for pair in keys.chunks(2) {

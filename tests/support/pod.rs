@@ -58,6 +58,12 @@ pub async fn metric(admin: &mut Client, series: &str) -> Option<f64> {
 impl Pod {
     /// Starts it with `toml` after its own addresses, and waits until it is ready.
     pub async fn start(toml: &str, sabotage: Option<&str>) -> Self {
+        let fault = sabotage.map(|fault| (SABOTAGE, fault.to_owned()));
+        Self::start_in(toml, fault.as_slice()).await
+    }
+
+    /// The same in an environment with these variables.
+    pub async fn start_in(toml: &str, environment: &[(&str, String)]) -> Self {
         let (queries, admin) = (free_address(), free_address());
         let directory = tempfile::tempdir().expect("a directory");
         let config = directory.path().join("config.toml");
@@ -66,9 +72,7 @@ impl Pod {
         let log = fs::File::create(directory.path().join("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
         command.args(["serve", "--config"]).arg(&config).env_remove(SABOTAGE);
-        if let Some(fault) = sabotage {
-            command.env(SABOTAGE, fault);
-        }
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let process = command.spawn().expect("the program runs");
         let pod = Self { process, queries, admin, directory };

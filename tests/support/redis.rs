@@ -71,8 +71,21 @@ impl TestRedis {
         self.child.wait().expect("ended");
     }
 
+    /// Writes down what it holds, for [`TestRedis::roll_back`].
+    pub async fn dump(&self) {
+        self.ask::<()>(&["SAVE"]).await;
+    }
+
+    /// Killed, and started again with what it held when that was written down.
+    pub async fn roll_back(&mut self) {
+        self.kill();
+        self.child = spawn(self.port, &self.dir);
+        self.answers().await;
+    }
+
     /// Starts it again, empty, where it was.
     pub async fn restart(&mut self) {
+        let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
         self.child = spawn(self.port, &self.dir);
         self.answers().await;
     }

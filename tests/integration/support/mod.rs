@@ -8,6 +8,7 @@ pub mod eventually;
 #[path = "../../support/http.rs"]
 pub mod http;
 #[path = "../../support/pod.rs"]
+#[expect(dead_code, reason = "the oracle asks its pods for more")]
 pub mod pod;
 #[path = "../../support/redis.rs"]
 pub mod redis;
