@@ -32,6 +32,12 @@ install() {
     fi
 }
 
+# What a package has started just now: tests start their own.
+no_service() {
+    if command -v systemctl >/dev/null 2>&1 && as_root systemctl disable --now "$1" >&2; then return 0; fi
+    if command -v service >/dev/null 2>&1; then as_root service "$1" stop >&2 || true; fi
+}
+
 # Tools in Python, in an environment of the project's own.
 python_tools() {
     here="target/tools/python"
@@ -65,7 +71,10 @@ for tool in "$@"; do
         postgres) have_postgres || install PostgreSQL postgresql postgresql-server postgresql ||
             echo "tools: going on without; the embedded server will download its binaries" >&2 ;;
         pgbouncer) command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || install PgBouncer pgbouncer pgbouncer pgbouncer ;;
-        redis) command -v redis-server >/dev/null 2>&1 || install Redis redis-server redis redis ;;
+        redis)
+            command -v redis-server >/dev/null 2>&1 || { install Redis redis-server redis redis && no_service redis-server; }
+            command -v redis-sentinel >/dev/null 2>&1 ||
+                { install "Redis Sentinel" redis-sentinel redis redis && no_service redis-sentinel; } ;;
         faketime) ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || install libfaketime libfaketime libfaketime libfaketime ;;
         curl) command -v curl >/dev/null 2>&1 || install curl curl curl curl ;;
         psql) command -v psql >/dev/null 2>&1 || install psql postgresql-client postgresql libpq ;;

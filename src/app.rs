@@ -121,6 +121,7 @@ pub fn postgres_settings(config: &Config, url: &str) -> Settings {
 fn redis_settings(redis: &config::Redis, cache: &config::Cache) -> RedisSettings {
     RedisSettings {
         url: redis.url.expose().to_owned(),
+        tls_root_cert: redis.tls_root_cert.clone(),
         namespace: redis.namespace.clone(),
         pool_size: u32::try_from(redis.pool_size).unwrap_or(u32::MAX),
         timeout: redis.timeout,

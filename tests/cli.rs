@@ -206,12 +206,13 @@ async fn a_misspelt_key_gets_a_suggestion() {
 }
 
 #[tokio::test]
-async fn what_a_later_version_will_take_is_refused_by_name() {
-    let redis = "[redis]\nurl = \"redis+sentinel://h\"\n";
+async fn a_url_of_redis_is_refused_with_what_it_lacks_and_without_its_password() {
+    let redis = "[redis]\nurl = \"redis+sentinel://:hunter2@h\"\n";
     let file = File::with(&format!("{}\n{redis}", minimal("postgres://app@localhost/shop")));
     let ran = seawall(&["check", "--offline", "--config", file.arg()]).await;
     ran.exits(2);
-    assert!(ran.stderr.contains("redis.url: not in force yet"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("redis.url: it doesn't say which master; write"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
 }
 
 #[tokio::test]

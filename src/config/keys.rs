@@ -160,6 +160,7 @@ pub static KEYS: &[Key] = &[
     key(Postgres, "migrate_url", Now, Is(r#""""#), "for seawall migrate: the role that owns tables; empty: url"),
     key(Postgres, "listen_url", Now, Is(r#""""#), "direct connection for the event stream"),
     key(Redis, "url", Now, Is(r#""redis://127.0.0.1:6379""#), "the shared tier; the section makes it one"),
+    key(Redis, "tls_root_cert", Now, Is(r#""""#), "PEM file to verify by; empty: the platform's roots"),
     key(Redis, "namespace", Now, Is(r#""shop""#), "prefix of its keys"),
     key(Redis, "pool_size", Now, Is("8"), "connections to Redis"),
     key(Redis, "timeout", Now, Is(r#""100ms""#), "bounds each call; beyond it Redis counts as away"),

@@ -204,8 +204,10 @@ pub enum Tls {
 /// Where pods share answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redis {
-    /// `redis://[user:password@]host[:port][/database]`
+    /// What `redis::url` reads.
     pub url: Secret,
+    /// PEM file to verify by; `None`: the platform's roots.
+    pub tls_root_cert: Option<PathBuf>,
     /// Keys begin with `seawall:{namespace}:`.
     pub namespace: String,
     /// Connections, each of which carries many calls.

@@ -7,9 +7,9 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{ErrorKind, RedisError, Script, Value, from_redis_value};
 
+use super::connect::Link;
 use super::publish::ids;
 use super::{Names, whole_ms};
 use crate::readthrough::shared::{Claim, Ended, Holder, Token};
@@ -89,11 +89,7 @@ fn ms(left: i64) -> Duration {
 }
 
 /// Claims a lease of the place of `names`.
-pub(super) async fn claim(
-    connection: &mut MultiplexedConnection,
-    names: &Names,
-    claim: &Claim,
-) -> Result<Answered, RedisError> {
+pub(super) async fn claim(connection: &mut Link, names: &Names, claim: &Claim) -> Result<Answered, RedisError> {
     let cursor = claim.cursor.as_ref().filter(|cursor| cursor.running() <= RUNNING_AT_MOST).map(ids);
     let mut call = CLAIM.key(&names.value);
     call.key(&names.leases[0]).key(&names.leases[1]).key(&names.mark);
@@ -148,7 +144,7 @@ fn cursor_of(text: &str) -> Option<Snapshot> {
 
 /// Makes the lease of `token` last; false where it is no longer that claim's.
 pub(super) async fn renew(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     names: &Names,
     token: Token,
     life: Duration,
@@ -159,7 +155,7 @@ pub(super) async fn renew(
 
 /// Gives the lease of `token` back, if it is that claim's still, and says so on `channel`.
 pub(super) async fn release(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     names: &Names,
     token: Token,
     how: &Ended,

@@ -6,7 +6,7 @@
 //!
 //! - `envelope.rs`: how an answer lies there. `publish.rs`: how it comes there.
 //! - `lease.rs`: who fills, of all pods. `notices.rs`: how those that wait hear of it.
-//! - `connect.rs`, `breaker.rs`: the way there, and when it is left alone.
+//! - `url.rs`, `connect/`, `breaker.rs`: the way there, and when it is left alone.
 //!
 //! # Keys
 //! All of a place have its digest in braces, so that a cluster has them in one slot: `seawall:{namespace}:{<digest>}:v` for the
@@ -14,7 +14,8 @@
 //!
 //! Commands, all of Redis 6.0 or older: `GET`, `PTTL`, `MULTI`, `EXEC`, `SET`, `EVALSHA`, `SCRIPT LOAD`, in scripts `GET`,
 //! `GETRANGE`, `PTTL`, `SET`, `DEL`, `PEXPIRE`, `PUBLISH`; `SUBSCRIBE` and `PING` over a connection of their own; at connecting
-//! `AUTH`, `SELECT`, `CLIENT SETINFO` (which older servers refuse, without harm).
+//! `AUTH`, `SELECT`, `CLIENT SETINFO` (which older servers refuse, without harm); to a master that sentinels have named `ROLE`, to
+//! sentinels `SENTINEL`; in a cluster `CLUSTER SLOTS`, `ASKING`.
 
 mod breaker;
 mod connect;
@@ -22,12 +23,13 @@ mod envelope;
 mod lease;
 mod notices;
 mod publish;
+pub mod url;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{self, RedisError};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
@@ -41,15 +43,17 @@ use crate::readthrough::shared::{Away, Claim, Claimed, Ended, Lease, Looked, Pla
 use crate::telemetry::metrics::{Metrics, RedisCall, Shared};
 
 use breaker::Breaker;
-use connect::{Connector, Pool};
+use connect::{Connector, Link, Pool};
 use lease::Answered;
 use notices::Notices;
 
 /// Where Redis is and what it may cost.
 #[derive(Clone)]
 pub struct Settings {
-    /// `redis://[user:password@]host[:port][/database]`. A secret.
+    /// What [`url::Url`] reads. A secret.
     pub url: String,
+    /// PEM to verify servers by; `None`: the platform's roots. Without TLS it is not looked at.
+    pub tls_root_cert: Option<PathBuf>,
     /// Keys begin with `seawall:{namespace}:`.
     pub namespace: String,
     /// Connections. Each carries many calls at a time.
@@ -64,8 +68,11 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The URL is none.
-    #[error("redis.url can't be used: {0}; write one such as \"redis://HOST:6379\"")]
+    #[error("redis.url can't be used: {0}")]
     Url(String),
+    /// There is nothing to verify servers by.
+    #[error("redis.tls_root_cert can't be used: {0}")]
+    Certificate(String),
 }
 
 /// Answers that are being shared at a time. With the largest entries 64 MiB; where Redis is slower than that, pods fill for
@@ -116,13 +123,13 @@ impl Redis {
     /// The tier that `settings` describe. Connects when it is first asked.
     ///
     /// # Errors
-    /// [`SettingsError::Url`]. A Redis that is away is no error.
+    /// [`SettingsError`]. A Redis that is away is no error.
     pub fn new(settings: &Settings, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, SettingsError> {
-        let connector = Connector::new(&settings.url).map_err(SettingsError::Url)?;
+        let connector = Connector::new(settings)?;
         metrics.redis_up.set(1);
         Ok(Self {
             shared: Arc::new(Inner {
-                pool: connect::pool(connector.clone(), settings.pool_size, settings.timeout),
+                pool: Pool::new(connector.clone(), settings.pool_size),
                 connector,
                 breaker: Breaker::default(),
                 notices: Arc::default(),
@@ -166,10 +173,9 @@ impl Redis {
         loop {
             inner.breaker.due().await;
             // It writes: a replica and a full memory refuse that, and are no place to share anything.
-            let mut write = redis::cmd("SET");
-            write.arg(&key).arg(1).arg("PX").arg(PROBE_LIVES_MS);
-            let probe = inner.call_anyway(RedisCall::Probe, |mut connection| async move {
-                write.query_async::<()>(&mut connection).await
+            let probe = inner.call_anyway(RedisCall::Probe, |mut link| {
+                let key = &key;
+                async move { link.probe(key, PROBE_LIVES_MS).await }
             });
             match timeout(inner.timeout, probe).await {
                 Ok(Ok(())) => {
@@ -198,7 +204,7 @@ impl Inner {
     }
 
     /// One call: within the timeout, and given up at once where another has found Redis away meanwhile.
-    async fn call<T, A>(&self, call: RedisCall, ask: impl FnOnce(MultiplexedConnection) -> A) -> Result<T, CallError>
+    async fn call<T, A>(&self, call: RedisCall, ask: impl FnOnce(Link) -> A) -> Result<T, CallError>
     where
         A: Future<Output = Result<T, RedisError>> + Send,
     {
@@ -220,26 +226,25 @@ impl Inner {
             Err(CallError::Refused(error)) if connect::is_about_the_connection(error) => {
                 self.breaker.opens(&error.to_string())
             }
+            // It can be waited for that they arrive, and others are where they were.
+            Err(CallError::Refused(error)) if connect::is_about_a_slot(error) => false,
             Err(CallError::Refused(error)) => self.breaker.refused(call, &error.to_string()),
             Err(CallError::Slow) => self.breaker.opens(SLOW),
             Err(CallError::Open) => false,
         };
         if open {
             self.metrics.redis_up.set(0);
+            self.pool.renew();
         }
         ended
     }
 
-    async fn call_anyway<T, A>(
-        &self,
-        call: RedisCall,
-        ask: impl FnOnce(MultiplexedConnection) -> A,
-    ) -> Result<T, RedisError>
+    async fn call_anyway<T, A>(&self, call: RedisCall, ask: impl FnOnce(Link) -> A) -> Result<T, RedisError>
     where
         A: Future<Output = Result<T, RedisError>> + Send,
     {
         let begun = self.clock.now();
-        let answered = connect::with(&self.pool, ask).await;
+        let answered = self.pool.with(ask).await;
         if answered.is_ok() {
             self.metrics.redis_call(call, self.clock.now().since(begun).as_secs_f64());
         }

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{RedisError, Script};
 
+use super::connect::Link;
 use super::{Names, lease, whole_ms};
 use crate::readthrough::shared::Token;
 use crate::stamp::{Snapshot, Stamp};
@@ -76,7 +76,7 @@ pub(super) fn ids(snapshot: &Snapshot) -> String {
 
 /// Writes `bytes` at the place of `names`, where they live for `left`, ends the lease of `token`, and says so on `channel`.
 pub(super) async fn publish(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     names: &Names,
     bytes: &[u8],
     stamp: &Stamp,

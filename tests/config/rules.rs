@@ -5,7 +5,7 @@ use std::time::Duration;
 use seawall::catalog::ResultForm;
 use seawall::config::Tls;
 
-use super::{accepted, refused_for};
+use super::{accepted, refused, refused_for};
 
 /// `key`: the values of `good` pass; each of `bad` is one problem of that key whose message holds `remedy`.
 fn rule(key: &str, good: &[&str], bad: &[&str], remedy: &str) {
@@ -22,12 +22,35 @@ fn rule(key: &str, good: &[&str], bad: &[&str], remedy: &str) {
 }
 
 #[test]
-fn a_redis_is_named_by_a_url_that_this_version_speaks_and_a_namespace() {
+fn a_redis_is_named_by_a_url_and_a_namespace() {
     let long = format!("\"{}\"", "n".repeat(64));
     rule("redis.namespace", &["\"a\"", "\"A-b_c.1\"", &long], &["\"a:b\"", "\"a b\""], "1 to 64 letters");
     rule("redis.namespace", &[], &[&long.replacen('n', "nn", 1)], "1 to 64 letters");
     rule("redis.url", &["\"redis://:p@h:6379/0\""], &["\"h:6379\"", "\"redis://h/x\""], "redis://HOST:6379");
-    rule("redis.url", &[], &["\"rediss://h\"", "\"redis+sentinel://h\"", "\"redis+cluster://h\""], "not in force yet");
+    rule("redis.url", &["\"redis+sentinel://a,b:1/m/2?sentinel_password=x\""], &["\"redis+sentinel://h\""], "/MASTER");
+    rule("redis.url", &["\"rediss+cluster://a,b:1\""], &["\"redis+cluster://h/1\""], "redis.namespace");
+}
+
+#[test]
+fn what_is_wrong_with_a_redis_is_said_at_once_and_without_its_secrets() {
+    let problems =
+        refused("redis.url = \"redis+cluster://hunter2@a,:1/9\"\nredis.timeout = \"1s\"\nredis.namespace = \"\"");
+    let keys: Vec<&str> = problems.iter().map(|problem| &*problem.key).collect();
+    assert_eq!(keys, ["redis.url", "redis.url", "redis.url", "redis.timeout", "redis.namespace"]);
+    assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
+}
+
+#[test]
+fn a_redis_is_verified_only_where_it_is_encrypted() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let root = format!("redis.tls_root_cert = \"{file}\"\n");
+    for url in ["rediss://h", "rediss+sentinel://h/m", "rediss+cluster://h"] {
+        let redis = accepted(&format!("{root}redis.url = \"{url}\"")).redis.expect("a section");
+        assert_eq!(redis.tls_root_cert.as_deref(), Some(std::path::Path::new(file)));
+    }
+    refused_for(&format!("{root}redis.url = \"redis://h\""), "redis.tls_root_cert", "write rediss://");
+    refused_for("redis.url = \"rediss://h\"\nredis.tls_root_cert = \"gone.pem\"", "redis.tls_root_cert", "PEM file");
+    assert_eq!(accepted("redis.url = \"rediss://h\"").redis.expect("a section").tls_root_cert, None);
 }
 
 #[test]

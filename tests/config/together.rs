@@ -19,7 +19,7 @@ pool_size = 0
 tls = \"maybe\"
 
 [redis]
-url = \"redis+cluster://h\"
+url = \"redis+cluster://h/1\"
 [defaults]
 ttl = 5
 proactive_refresh = 1

@@ -62,7 +62,8 @@ impl Cluster {
     /// Waits until so many statements are held.
     async fn held(&self, n: i64) {
         eventually("statements are held", WITHIN, async || {
-            let sql = "SELECT count(*) FROM pg_locks WHERE relation = 'shop.products'::regclass AND NOT granted";
+            let sql = "SELECT count(*) FROM pg_locks WHERE relation = 'shop.products'::regclass AND NOT granted \
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
             let held: i64 = self.client.query_one(sql, &[]).await.expect("a count").get(0);
             if held == n { Ok(()) } else { Err(held) }
         })

@@ -126,7 +126,8 @@ impl Held {
     /// Waits until so many statements are held.
     async fn holds(&self, n: i64) {
         eventually("statements are held", WITHIN, async || {
-            let sql = "SELECT count(*) FROM pg_locks WHERE relation = 'shop.products'::regclass AND NOT granted";
+            let sql = "SELECT count(*) FROM pg_locks WHERE relation = 'shop.products'::regclass AND NOT granted \
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
             let held: i64 = self.client.query_one(sql, &[]).await.expect("a count").get(0);
             if held == n { Ok(()) } else { Err(held) }
         })
@@ -335,6 +336,7 @@ fn tier(server: &TestRedis) -> Redis {
         pool_size: 2,
         timeout: Duration::from_millis(400),
         entry_max_bytes: 1 << 20,
+        tls_root_cert: None,
     };
     Redis::new(&settings, Clock::system(), Arc::new(Metrics::new())).expect("a URL")
 }

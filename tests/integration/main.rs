@@ -22,6 +22,8 @@ mod outage;
 mod outage_load;
 mod pooler;
 mod redis_faults;
+mod redis_scale;
+mod redis_secure;
 mod reload;
 mod shared;
 mod stampede;

@@ -319,6 +319,7 @@ async fn an_answer_is_replaced_only_by_one_that_covers_it_r4() {
     let metrics = Arc::new(Metrics::new());
     let settings = Settings {
         url: server.url(),
+        tls_root_cert: None,
         namespace: "test".into(),
         pool_size: 2,
         timeout: Duration::from_millis(400),

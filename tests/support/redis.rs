@@ -16,16 +16,27 @@ pub struct TestRedis {
     port: u16,
     dir: TempDir,
     child: Child,
+    login: &'static str,
+    more: Vec<String>,
+}
+
+/// A port that is free now.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port").port()
 }
 
 impl TestRedis {
     /// Starts one, empty and without persistence, and waits until it answers.
     pub async fn start() -> Self {
-        let port =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port").port();
-        let dir = tempfile::tempdir().expect("a directory");
-        let child = spawn(port, &dir);
-        let redis = Self { port, dir, child };
+        Self::start_with("", &[]).await
+    }
+
+    /// The same with `more` options; the harness says `login` to it, which ends with @ or is empty.
+    pub async fn start_with(login: &'static str, more: &[&str]) -> Self {
+        let more: Vec<String> = more.iter().map(|&word| word.to_owned()).collect();
+        let (port, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
+        let child = spawn(port, &dir, &more);
+        let redis = Self { port, dir, child, login, more };
         redis.answers().await;
         redis
     }
@@ -38,6 +49,11 @@ impl TestRedis {
         .await;
     }
 
+    /// Where it listens, on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The section of a configuration; `more` follows.
     pub fn section(&self, more: &str) -> String {
         format!("[redis]\nurl = \"{}\"\n{more}\n", self.url())
@@ -45,7 +61,7 @@ impl TestRedis {
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}127.0.0.1:{}", self.login, self.port)
     }
 
     async fn try_client(&self) -> Result<MultiplexedConnection, redis::RedisError> {
@@ -54,10 +70,14 @@ impl TestRedis {
 
     /// What it answers to one command.
     pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = self.try_client().await.expect("a connection");
+        self.try_ask(words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// What it answers to one command, if it takes it.
+    pub async fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> Result<T, redis::RedisError> {
+        let mut connection = self.try_client().await?;
         let mut command = redis::cmd(words[0]);
-        command.arg(&words[1..]);
-        command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        command.arg(&words[1..]).query_async(&mut connection).await
     }
 
     /// Its keys with shared answers.
@@ -79,14 +99,14 @@ impl TestRedis {
     /// Killed, and started again with what it held when that was written down.
     pub async fn roll_back(&mut self) {
         self.kill();
-        self.child = spawn(self.port, &self.dir);
+        self.child = spawn(self.port, &self.dir, &self.more);
         self.answers().await;
     }
 
     /// Starts it again, empty, where it was.
     pub async fn restart(&mut self) {
         let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
-        self.child = spawn(self.port, &self.dir);
+        self.child = spawn(self.port, &self.dir, &self.more);
         self.answers().await;
     }
 
@@ -97,11 +117,12 @@ impl TestRedis {
     }
 }
 
-fn spawn(port: u16, dir: &TempDir) -> Child {
+fn spawn(port: u16, dir: &TempDir, more: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(dir.path())
+        .args(more)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

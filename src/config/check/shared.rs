@@ -2,6 +2,7 @@
 
 use crate::config::read::{Place, Reader};
 use crate::config::{Redis, Secret, bounds};
+use crate::redis::url::Url;
 
 /// Longest namespace: it is in every key.
 const NAMESPACE_MAX_BYTES: usize = 64;
@@ -13,40 +14,37 @@ pub(super) fn check(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Option
         return Some(None);
     }
     let url = check_url(reader, place);
+    let tls_root_cert = reader.file(place, "tls_root_cert");
+    if let (Some((url, _)), Ok(Some(_))) = (&url, &tls_root_cert)
+        && !url.tls
+    {
+        let message = "it is unused without TLS; write rediss:// in redis.url, or remove it";
+        reader.report(&place.at("tls_root_cert"), message);
+    }
     let namespace = check_namespace(reader, place);
     let pool_size = reader.count(place, "pool_size", &bounds::REDIS_POOL_SIZE);
     let timeout = reader.duration(place, "timeout", &bounds::REDIS_TIMEOUT);
-    Some(Some(Redis { url: url?, namespace: namespace?, pool_size: pool_size?, timeout: timeout? }))
+    Some(Some(Redis {
+        url: url?.1,
+        tls_root_cert: tls_root_cert.ok()?,
+        namespace: namespace?,
+        pool_size: pool_size?,
+        timeout: timeout?,
+    }))
 }
 
 /// Messages never hold a part of it: there may be a password in it.
-fn check_url(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<Secret> {
+fn check_url(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<(Url, Secret)> {
     let (text, given) = reader.text(place, "url")?;
-    let message = if ["rediss://", "redis+sentinel://", "redis+cluster://"].iter().any(|it| text.starts_with(it)) {
-        "not in force yet: this version speaks to one Redis, without TLS; write redis://"
-    } else if is_url(&text) {
-        return Some(Secret::new(text));
-    } else {
-        "it is no URL of a Redis; write one such as \"redis://HOST:6379\" or \"redis://USER:PASSWORD@HOST:6379/0\""
-    };
-    reader.report(&given.at, message);
-    None
-}
-
-/// `redis://[user:password@]host[:port][/database]`
-fn is_url(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("redis://") else { return false };
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
-    let (host, port) = match server.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, port)) => (host, port.strip_prefix(':')),
-        None => server.split_once(':').map_or((server, None), |(host, port)| (host, Some(port))),
-    };
-    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    !host.is_empty()
-        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
-        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0) && is_number(port))
-        && (database.is_empty() || (is_number(database) && database.parse::<u16>().is_ok()))
+    match Url::parse(&text) {
+        Ok(url) => Some((url, Secret::new(text))),
+        Err(wrong) => {
+            for message in wrong {
+                reader.report(&given.at, message);
+            }
+            None
+        }
+    }
 }
 
 fn check_namespace(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<String> {
@@ -59,42 +57,4 @@ fn check_namespace(reader: &mut Reader<'_>, place: &Place<'_>) -> Option<String>
         reader.report(&given.at, message);
     }
     is_name.then_some(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_url;
-
-    #[test]
-    fn urls_of_a_redis_are_taken_and_others_are_not() {
-        for good in [
-            "redis://h",
-            "redis://h:6379",
-            "redis://h/",
-            "redis://h:1/15",
-            "redis://:p@h",
-            "redis://u:p%40@10.0.0.1:6379/0",
-            "redis://[::1]:6379/2",
-            "redis://[::1]",
-        ] {
-            assert!(is_url(good), "{good}");
-        }
-        for bad in [
-            "",
-            "redis://",
-            "h:6379",
-            "http://h",
-            "redis://:6379",
-            "redis://h:0",
-            "redis://h:65536",
-            "redis://h:+1",
-            "redis://h:x",
-            "redis://h/x",
-            "redis://h/70000",
-            "redis://h /",
-            "redis://u@",
-        ] {
-            assert!(!is_url(bad), "{bad}");
-        }
-    }
 }

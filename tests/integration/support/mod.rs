@@ -1,5 +1,6 @@
 //! The harness: a cluster per process, a database per test, gates that hold statements, and no sleeps.
 
+pub mod authority;
 #[path = "../../support/chaos.rs"]
 pub mod chaos;
 pub mod client;
@@ -13,6 +14,7 @@ pub mod pod;
 #[path = "../../support/redis.rs"]
 pub mod redis;
 pub mod service;
+pub mod topology;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
