@@ -76,6 +76,16 @@ impl Child {
         Self::of_ours(naive::URL_VARIABLE, url.as_ref()).await
     }
 
+    /// A Redis that keeps nothing on disk.
+    pub async fn redis() -> Self {
+        let port = free_port();
+        let process = pinned(Path::new("redis-server"))
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .spawn()
+            .expect("taskset and redis-server");
+        Self { process, port, admin_port: 0 }.up().await
+    }
+
     /// This program, which the variable makes a server.
     async fn of_ours(variable: &str, value: &OsStr) -> Self {
         let port = free_port();
