@@ -58,6 +58,8 @@ pub struct Verdict {
     pub dependencies: Vec<Dependency>,
     /// What the verdict was found in. While it stays as it is, so does the verdict.
     pub closure: Closure,
+    /// Of this query alone: see [`Verdict::found_in`].
+    pub schema: SchemaFingerprint,
 }
 
 /// A table that a query depends on.
@@ -175,7 +177,7 @@ impl Closure {
 }
 
 /// A hash over the rows of a [`Closure`]: equal as long as no definition in it has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SchemaFingerprint(pub u128);
 
 impl fmt::Display for SchemaFingerprint {
@@ -185,6 +187,22 @@ impl fmt::Display for SchemaFingerprint {
 }
 
 impl Verdict {
+    /// The verdict with its own fingerprint: the hash over the closure as it was read, and what the verdict says. Pods that have
+    /// it in common share the query's answers. What is said is in it too, since not all of it comes out of the closure: a proof
+    /// rests on a plan, and whether tables announce their writes on how events are to come.
+    #[must_use]
+    pub fn found_in(mut self, definitions: SchemaFingerprint) -> Self {
+        let says = format!("{definitions} {:?} {:?}", self.at_best, self.dependencies);
+        self.schema = SchemaFingerprint(xxhash_rust::xxh3::xxh3_128(says.as_bytes()));
+        self
+    }
+
+    /// Whether it says the same as `other`, whatever it was found in.
+    pub fn says_as(&self, other: &Self) -> bool {
+        let parts = |of: &Self| (of.shape, of.at_best);
+        parts(self) == parts(other) && self.reasons == other.reasons && self.dependencies == other.dependencies
+    }
+
     /// What the freshness rests on with the triggers as they are: without one of them, on the ttl.
     pub fn kind(&self) -> Kind {
         if self.missing().next().is_some() { Kind::TtlOnly } else { self.at_best }

@@ -117,6 +117,8 @@ pub(super) struct Rests {
     pub(super) tags: Arc<[Tag]>,
     /// Taken before the tags.
     pub(super) basis: u64,
+    /// Under which pods share it; of the verdict that the tags come from. `None`: there is none to be relied upon.
+    pub(super) schema: Option<u64>,
     pub(super) max_lag: Duration,
 }
 

@@ -12,10 +12,21 @@
 //!
 //! A fill takes the basis first and the verdict second. Between 1 and 3 it takes none, and what it brings is given and not
 //! kept; before 1 it takes one that is no longer in force when it lands; after 3 it finds the new verdict.
+//!
+//! # What pods share
+//! The basis is this process's own: of all its queries, by a name that outlives reloads. Other pods have other queries and other
+//! names, so what is shared of a query stands under the fingerprint of its verdict alone ([`Verdict::found_in`]), which comes with
+//! the tags out of one load: whatever happens to the basis meanwhile, an answer is shared under the definitions that its tags were
+//! found in, or not at all. A query without a verdict, where there is a basis, shares nothing: it gets one in a moment. Where
+//! nothing is known of the schema, the basis' constant is the place's, too.
+//!
+//! [`Verdict::found_in`]: crate::catalog::verdict::Verdict::found_in
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Readthrough;
+use super::fill::Rests;
+use super::route::Route;
 use crate::catalog::verdict::SchemaFingerprint;
 use crate::clock::Moment;
 use crate::ledger::Ledger;
@@ -70,6 +81,12 @@ const UNSETTLED: u64 = 0;
 
 /// Nothing is known of the schema, and every query lives by its ttl.
 const UNKNOWN: u64 = 1;
+
+fn bits(fingerprint: SchemaFingerprint) -> u64 {
+    #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+    let bits = fingerprint.0 as u64;
+    bits.max(UNKNOWN + 1)
+}
 
 /// What the read path rests on.
 pub(super) struct Basis {
@@ -133,14 +150,19 @@ impl Readthrough {
 
     /// Every query has the verdict that was found for it in this state of the schema. `None`: nothing is known of it.
     pub fn rest_on(&self, fingerprint: Option<SchemaFingerprint>) {
-        let basis = fingerprint.map_or(UNKNOWN, |fingerprint| {
-            #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
-            let bits = fingerprint.0 as u64;
-            bits.max(UNKNOWN + 1)
-        });
+        let basis = fingerprint.map_or(UNKNOWN, bits);
         if self.basis.present.swap(basis, Ordering::AcqRel) != basis {
             self.ledger.recertify();
         }
+    }
+
+    /// What the answer of `key` rests on, as far as is known now.
+    pub(super) fn rests(&self, route: &Route, key: &[u8]) -> Rests {
+        // The basis first, the verdict second.
+        let basis = self.basis();
+        let (tags, max_lag, schema) = route.rests_on(key);
+        let schema = if basis == UNKNOWN { Some(UNKNOWN) } else { schema.map(bits) };
+        Rests { tags, basis, schema, max_lag }
     }
 
     /// What an answer's tags rest on that are taken after this call.

@@ -12,7 +12,7 @@ use super::Readthrough;
 use super::answer::{Answer, By, Source};
 use super::directives::Directives;
 use super::error::ReadError;
-use super::fill::{Fill, Rests, Unless};
+use super::fill::{Fill, Unless};
 use super::origin::OriginState;
 use super::route::Route;
 use super::strict::Token;
@@ -314,15 +314,12 @@ impl Readthrough {
             Rebuild::Early => Unless::FilledAfter(entry.filled()),
             _ => Unless::Fresh,
         };
-        // The basis first, the verdict second.
-        let basis = self.basis();
-        let (tags, max_lag) = ask.route.rests_on(ask.key);
         let fill = Fill {
             read: Arc::clone(self),
             route: Arc::clone(ask.route),
             prepared: Arc::clone(ask.prepared),
             key,
-            rests: Rests { tags, basis, max_lag },
+            rests: self.rests(ask.route, ask.key),
             reason,
             unless,
             refreshes: Some(Arc::clone(entry)),

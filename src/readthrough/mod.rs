@@ -268,12 +268,9 @@ impl Readthrough {
             Some(soft) if want.old.is_some() => deadline.min(begun + soft),
             _ => deadline,
         };
-        // The basis first, the verdict second.
-        let basis = self.basis();
-        let (tags, max_lag) = ask.route.rests_on(ask.key);
-        let rests = Rests { tags, basis, max_lag };
+        let rests = self.rests(ask.route, ask.key);
         let joins = match want.joins {
-            Joins::Known if rests.are_announced() && self.rests_on(basis) => Joins::Sure,
+            Joins::Known if rests.are_announced() && self.rests_on(rests.basis) => Joins::Sure,
             Joins::Known => Joins::Unsent,
             given => given,
         };

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::catalog::args;
 use crate::catalog::sql::Statement;
-use crate::catalog::verdict::Kind;
+use crate::catalog::verdict::{Kind, SchemaFingerprint};
 use crate::catalog::{Declaration, Query, ResultForm, Shape};
 use crate::clock::Moment;
 use crate::tag::Tag;
@@ -55,11 +55,11 @@ impl Route {
     }
 
     /// What the answer of `key` depends on, as far as is known of the query now, and for how long the event stream may be
-    /// silent for it to count as fresh.
+    /// silent for it to count as fresh; and the verdict's own fingerprint, if there is a verdict.
     ///
     /// An answer that lives by its ttl alone is never blind: no event would make it wrong. But those that an operator sends
     /// reach it, too.
-    pub(super) fn rests_on(&self, key: &[u8]) -> (Arc<[Tag]>, Duration) {
+    pub(super) fn rests_on(&self, key: &[u8]) -> (Arc<[Tag]>, Duration, Option<SchemaFingerprint>) {
         let declaration = self.query.declaration();
         let mut tags = vec![Tag::query(self.query.name()), Tag::key(key)];
         if !declaration.tags.is_empty() {
@@ -67,11 +67,12 @@ impl Route {
             tags.extend(declaration.tags.iter().filter_map(|own| own.tag(&values)).map(|text| Tag::new(&text)));
         }
         let mut max_lag = Duration::MAX;
-        if let Some(verdict) = self.query.verdict().filter(|verdict| verdict.kind() != Kind::TtlOnly) {
+        let verdict = self.query.verdict();
+        if let Some(verdict) = verdict.as_ref().filter(|verdict| verdict.kind() != Kind::TtlOnly) {
             tags.extend(verdict.tags(key).iter().map(|text| Tag::new(text)));
             max_lag = self.query.policy().max_lag;
         }
-        (tags.into(), max_lag)
+        (tags.into(), max_lag, verdict.map(|verdict| verdict.schema))
     }
 
     /// Whether its freshness rests on more than its ttl.

@@ -18,13 +18,14 @@ use crate::stamp::{Lineage, Snapshot, Stamp};
 use crate::tag::Tag;
 use crate::telemetry::metrics::Shared as Outcome;
 
-/// Which answer: of which key, in which history, by which state of the schema. What differs in one of these is another's.
+/// Which answer: of which key, in which history, by which state of its query's schema. What differs in one of these is another's;
+/// which queries a pod has beside it makes no difference.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Whose transaction ids its stamp has.
     pub lineage: Lineage,
-    /// The state of the schema in which its tags were found.
-    pub basis: u64,
+    /// What its query's verdict was found in, and says: the tags are in it. Not the basis, which is of all queries of a process.
+    pub schema: u64,
     /// The canonical key, the shape's fingerprint in it.
     pub key: Key,
 }
@@ -228,10 +229,11 @@ impl Fill {
         Some(entry)
     }
 
-    /// Where this fill's answer is shared. `None`: queries are being judged, and nobody would find it.
+    /// Where this fill's answer is shared. `None`: queries are being judged, or this one has yet to be, and nobody would find it.
     fn place(&self, lineage: Lineage) -> Option<Place> {
         let rests = &self.rests;
-        self.read.rests_on(rests.basis).then(|| Place { lineage, basis: rests.basis, key: self.key.clone() })
+        let schema = rests.schema?;
+        self.read.rests_on(rests.basis).then(|| Place { lineage, schema, key: self.key.clone() })
     }
 
     fn judge(&self, place: &Place, value: SharedValue, newer: bool) -> (Option<Arc<Entry>>, Outcome) {

@@ -196,7 +196,7 @@ impl Inner {
         let lineage = place.lineage.as_str().as_bytes();
         hash.update((lineage.len() as u64).to_le_bytes());
         hash.update(lineage);
-        hash.update(place.basis.to_le_bytes());
+        hash.update(place.schema.to_le_bytes());
         hash.update(place.key.as_bytes());
         let digest: [u8; 32] = hash.finalize().into();
         let key = |what: &str| format!("{}{{{}}}:{what}", self.prefix, hex(&digest));

@@ -358,7 +358,7 @@ async fn no_lease(server: &TestRedis) {
 async fn a_lease_is_its_claims_alone_and_a_claim_that_nobody_waits_for_any_more_is_given_back() {
     let server = TestRedis::start().await;
     let (one, other) = (tier(&server), tier(&server));
-    let place = Place { lineage: Lineage::new("l"), basis: 2, key: seawall::cache::key::Key::new(b"k") };
+    let place = Place { lineage: Lineage::new("l"), schema: 2, key: seawall::cache::key::Key::new(b"k") };
     let leased = |claimed: Result<Claimed, _>| match claimed.expect("Redis answers") {
         Claimed::Leased(lease) => lease,
         other => panic!("{other:?}"),

@@ -326,7 +326,7 @@ async fn an_answer_is_replaced_only_by_one_that_covers_it_r4() {
         entry_max_bytes: 1 << 20,
     };
     let tier = Redis::new(&settings, Clock::system(), Arc::clone(&metrics)).expect("a URL");
-    let place = Place { lineage: Lineage::new("l"), basis: 2, key: Key::new(b"k") };
+    let place = Place { lineage: Lineage::new("l"), schema: 2, key: Key::new(b"k") };
     let count = |outcome: &str| {
         let series = format!("seawall_shared_values_total{{outcome=\"{outcome}\"}}");
         super::support::service::value(&metrics.text(), &series).expect("a series")
@@ -373,7 +373,7 @@ async fn an_answer_is_replaced_only_by_one_that_covers_it_r4() {
     }
     let elsewhere = [
         Place { lineage: Lineage::new("m"), ..place.clone() },
-        Place { basis: 3, ..place.clone() },
+        Place { schema: 3, ..place.clone() },
         Place { key: Key::new(b"kk"), ..place.clone() },
     ];
     for other in elsewhere {

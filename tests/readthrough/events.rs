@@ -33,6 +33,7 @@ pub fn followed(bounds: Bounds, policy: Policy) -> Bench {
         reasons: vec![],
         dependencies: vec![Dependency { relation, rows: None, family: vec![member] }],
         closure: Closure::default(),
+        schema: SchemaFingerprint(9),
     };
     for query in bench.catalog.iter() {
         query.judge(Arc::new(verdict.clone()));

@@ -85,7 +85,7 @@ async fn filled(bench: &mut Bench, tier: &Tier, key: &'static [u8], took: Durati
     asked.await.expect("no panic").expect("an answer");
     let published = tier.published.lock().expect("not poisoned");
     let (place, entry) = published.last().expect("what was filled is shared");
-    assert_eq!((place.lineage.as_str(), place.key.as_bytes(), place.basis > 1), ("l", key, true));
+    assert_eq!((place.lineage.as_str(), place.key.as_bytes(), place.schema), ("l", key, 9));
     entry.tags().to_vec()
 }
 

@@ -26,6 +26,7 @@ fn verdict(rows: Option<&[(&str, usize)]>, family: Vec<Member>) -> Verdict {
         reasons: vec![],
         dependencies: vec![Dependency { relation: family[0].relation.clone(), rows, family }],
         closure: Closure::default(),
+        schema: SchemaFingerprint::default(),
     }
 }
 

@@ -35,7 +35,7 @@ use tokio_postgres::{Client, Error};
 use crate::catalog::depends::RelationName;
 use crate::catalog::sql::Statement;
 use crate::catalog::sql::lex::{Lexer, Token};
-use crate::catalog::verdict::{Closure, Kind, Verdict};
+use crate::catalog::verdict::{Closure, Kind, SchemaFingerprint, Verdict};
 use crate::catalog::{Prepared, Query};
 
 use super::failure::Failure;
@@ -314,6 +314,7 @@ impl Finding {
         let mut reasons = self.unkept;
         reasons.append(&mut self.declared);
         reasons.append(&mut self.notes);
-        Verdict { shape, at_best, reasons, dependencies: self.dependencies, closure }
+        let schema = SchemaFingerprint::default();
+        Verdict { shape, at_best, reasons, dependencies: self.dependencies, closure, schema }
     }
 }

@@ -6,6 +6,9 @@
 //!
 //! So a verdict counts only if the fingerprint of its closure was the same before and after a whole round that came to the
 //! same verdicts: whatever that round read, it read between two readings that agree.
+//!
+//! Each verdict's own fingerprint (`fingerprint`) is read with that of all, under one snapshot. Rows of one query's closure are
+//! rows of all queries', so where the hash over all has stood still, so have theirs: no other comparison is due.
 
 use std::sync::Arc;
 
@@ -52,7 +55,7 @@ impl Shared {
             failure.to_error(0, self.result_max_bytes)
         })?;
         for (query, verdict) in judged {
-            if query.verdict().is_none_or(|former| *former != verdict) {
+            if query.verdict().is_none_or(|former| !former.says_as(&verdict)) {
                 let kind = verdict.kind().as_str();
                 let missing = verdict.missing().map(|(relation, why)| format!("{relation}: {why}"));
                 let reasons: Vec<String> = missing.chain(verdict.reasons.iter().cloned()).collect();
@@ -86,22 +89,27 @@ impl Shared {
         let mut lease = self.pool.session(&turn, Connection::New).await?;
         let session = lease.session();
         session.bound(FIRST_STATEMENT_TIMEOUT_MS).await.map_err(|error| Failure::from(&error))?;
-        let mut former: Option<(Judged, Analysed)> = None;
+        let mut former: Option<(Judged, Analysed, Vec<SchemaFingerprint>)> = None;
         for round in 0..ROUNDS {
             let judged = judge(session, catalog, round, &self.announcers).await?;
-            if let Some((earlier, analysed)) = &former {
+            if let Some((earlier, analysed, each)) = &former {
                 let now =
                     fingerprint::read(session.client(), &analysed.closure).await.map_err(|e| Failure::from(&e))?;
                 if now == analysed.fingerprint && same(earlier, &judged) {
-                    return Ok((judged, analysed.clone()));
+                    let found = judged.into_iter().zip(each);
+                    let judged = found.map(|((query, verdict), definitions)| (query, verdict.found_in(*definitions)));
+                    return Ok((judged.collect(), analysed.clone()));
                 }
             }
             let mut closure = Closure::default();
             for (_, verdict) in &judged {
                 closure.extend(&verdict.closure);
             }
-            let fingerprint = fingerprint::read(session.client(), &closure).await.map_err(|e| Failure::from(&e))?;
-            former = Some((judged, Analysed { closure, fingerprint }));
+            let closures = std::iter::once(&closure).chain(judged.iter().map(|(_, verdict)| &verdict.closure));
+            let mut each =
+                fingerprint::read_each(session.client(), closures).await.map_err(|e| Failure::from(&e))?.into_iter();
+            let fingerprint = each.next().expect("as many as closures");
+            former = Some((judged, Analysed { closure, fingerprint }, each.collect()));
         }
         Err(Failure::new(Decision::Conflict, "definitions kept changing while queries were analysed"))
     }

@@ -59,7 +59,9 @@ impl Postgres {
             (state.generation, state.present.clone()?)
         };
         let shapes = shapes(next);
-        if former.shapes == shapes {
+        // A query that was prepared anew, for a bound on a parameter perhaps, may have the former's shape, and has no verdict yet.
+        let is_judged = next.iter().all(|query| query.prepared().is_none() || query.verdict().is_some());
+        if former.shapes == shapes && is_judged {
             return Some((generation, former));
         }
         let analysed = self.analyse_all(next).await.ok()?;
