@@ -25,6 +25,7 @@ mod redis_faults;
 mod redis_scale;
 mod redis_secure;
 mod reload;
+mod rollout;
 mod shared;
 mod stampede;
 mod strict;
