@@ -33,7 +33,7 @@ const QUERIES: &str = "[invalidation]\nsource = \"log\"\n\
     [defaults]\njitter = 0.0\nearly_refresh = 0\nttl = \"1h\"\nstale_while_revalidate = \"0s\"\ntimeout = \"60s\"\n\
     [queries.product]\nsql = \"SELECT id, price FROM shop.products WHERE id = :id\"\nresult = \"row\"\n\
     depends = { \"shop.products\" = \"id = :id\" }\n\
-    [queries.short]\nsql = \"SELECT id, price FROM shop.products WHERE id = :id\"\nresult = \"row\"\nttl = \"200ms\"\n\
+    [queries.short]\nsql = \"SELECT id, price FROM shop.products WHERE id = :id\"\nresult = \"row\"\nttl = \"2s\"\n\
     [queries.wrong]\nsql = \"SELECT id, price / (:by::int4) AS share FROM shop.products WHERE id = 1\"\nresult = \"row\"\n\
     error_backoff = \"2s\"\n\
     [queries.all]\nsql = \"SELECT id, price FROM shop.products\"\n";
