@@ -66,4 +66,4 @@ soak: tools
 
 ## What the tests need where the machine has none: PostgreSQL, PgBouncer, Redis, curl, validators of OpenAPI.
 tools:
-	@scripts/tools.sh postgres pgbouncer redis faketime curl psql python node
+	@scripts/tools.sh postgres pgbouncer redis faketime prometheus nginx curl psql python node

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what tests and benches need where it is missing, with the system's package manager, and says what it does.
-# Usage: scripts/tools.sh TOOL...    (curl, postgres, psql, pgbouncer, redis, faketime, python, node, wrk)
+# Usage: scripts/tools.sh TOOL...    (curl, postgres, psql, pgbouncer, redis, faketime, prometheus, nginx, python, node, wrk)
 set -eu
 
 have_postgres() {
@@ -41,7 +41,7 @@ no_service() {
 # Tools in Python, in an environment of the project's own.
 python_tools() {
     here="target/tools/python"
-    wanted="tests/integration/openapi/requirements.txt clients/python/requirements.txt"
+    wanted="tests/integration/openapi/requirements.txt tests/integration/deploy/requirements.txt clients/python/requirements.txt"
     cat $wanted | cmp -s - "$here/installed.txt" && return 0
     echo "tools: installing what $wanted name into $here" >&2
     python3 -c 'import venv, ensurepip' 2>/dev/null || install Python python3-venv python3 python3
@@ -75,6 +75,8 @@ for tool in "$@"; do
             command -v redis-server >/dev/null 2>&1 || { install Redis redis-server redis redis && no_service redis-server; }
             command -v redis-sentinel >/dev/null 2>&1 ||
                 { install "Redis Sentinel" redis-sentinel redis redis && no_service redis-sentinel; } ;;
+        prometheus) command -v promtool >/dev/null 2>&1 || { install Prometheus prometheus golang-github-prometheus prometheus && no_service prometheus; } ;;
+        nginx) command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || { install nginx nginx nginx nginx && no_service nginx; } ;;
         faketime) ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || install libfaketime libfaketime libfaketime libfaketime ;;
         curl) command -v curl >/dev/null 2>&1 || install curl curl curl curl ;;
         psql) command -v psql >/dev/null 2>&1 || install psql postgresql-client postgresql libpq ;;

@@ -6,6 +6,7 @@ mod clients;
 mod cluster;
 mod compression;
 mod cors;
+mod deploy;
 mod doorbell;
 mod expiry;
 mod https;

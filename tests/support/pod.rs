@@ -122,6 +122,18 @@ impl Pod {
         kill_process(Pid::from_child(&self.process), Signal::CONT).expect("it is ours");
     }
 
+    /// Told to stop, by SIGTERM, it ends in order.
+    pub async fn terminates(&mut self) {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).expect("it is ours");
+        let mut ended = None;
+        eventually("it ends", WITHIN, async || {
+            ended = self.process.try_wait().expect("a child");
+            ended.map(|_| ()).ok_or_else(|| "it runs")
+        })
+        .await;
+        assert!(ended.is_some_and(|status| status.success()), "{ended:?}: {}", self.log());
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
