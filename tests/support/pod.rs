@@ -128,7 +128,7 @@ impl Pod {
         let mut ended = None;
         eventually("it ends", WITHIN, async || {
             ended = self.process.try_wait().expect("a child");
-            ended.map(|_| ()).ok_or_else(|| "it runs")
+            if ended.is_some() { Ok(()) } else { Err("it runs") }
         })
         .await;
         assert!(ended.is_some_and(|status| status.success()), "{ended:?}: {}", self.log());
