@@ -103,10 +103,14 @@ impl Cluster {
         Held { client }
     }
 
-    /// So many ask at once, spread over the pods, and wait.
+    /// So many ask, spread over the pods, and wait: one of each pod's at once, and then all others at once, so that pods find
+    /// Redis while this process is not busy with making connections.
     async fn crowd(&self, path: &'static str, readers: usize) -> Vec<tokio::task::JoinHandle<Answer>> {
         let before = self.pods.iter().map(|pod| pod.read.waiting()).sum::<usize>();
-        let asked = (0..readers).map(|n| tokio::spawn(get(self.pods[n % PODS].queries, path))).collect();
+        let ask = |n: usize| tokio::spawn(get(self.pods[n % PODS].queries, path));
+        let mut asked: Vec<_> = (0..PODS).map(ask).collect();
+        self.waiting(before + PODS).await;
+        asked.extend((PODS..readers).map(ask));
         self.waiting(before + readers).await;
         asked
     }
