@@ -18,11 +18,16 @@ SOAK_SECONDS ?= 600
 SOAK_OUTAGE_SECONDS ?= 30
 SOAK_ORACLE_SECONDS ?= 300
 
-.PHONY: demo test sabotage lint bench pictures soak tools
+.PHONY: demo cluster test sabotage lint bench pictures soak tools
 
 ## Plays the incident that Seawall exists for, then stays up for you to try.
 demo:
 	$(CARGO) run --release --quiet -- demo
+
+## The same with three pods that share a Redis, as processes on this machine: one statement for all of them, and one of them dies.
+cluster:
+	@scripts/tools.sh redis
+	$(CARGO) run --release --quiet -- demo --pods 3
 
 ## Every test, against real PostgreSQL and real Redis.
 test: tools

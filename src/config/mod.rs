@@ -11,6 +11,8 @@
 mod bounds;
 mod check;
 pub mod keys;
+#[cfg(feature = "embedded")]
+mod overlay;
 mod problem;
 mod raw;
 mod read;
@@ -27,6 +29,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "embedded")]
+pub use overlay::overlay;
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 

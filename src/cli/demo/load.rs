@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -35,24 +35,27 @@ impl Latencies {
     }
 }
 
-/// Sends `requests` for `uri` at once and waits for all answers.
+/// Sends `requests` for `uri` at once, spread evenly over `addresses`, and waits for all answers.
 pub(super) async fn run(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     uri: &str,
     requests: u32,
     tell: &(dyn Fn(&str) + Send + Sync),
 ) -> std::io::Result<Latencies> {
+    let uris: Vec<(SocketAddr, Arc<str>)> =
+        addresses.iter().map(|address| (*address, format!("http://{address}{uri}").into())).collect();
+    // As many to each.
+    let connections = (requests.min(CONNECTIONS) as usize).next_multiple_of(uris.len().max(1));
     let mut senders = Vec::new();
-    for _ in 0..requests.min(CONNECTIONS) {
-        senders.push(connect(address).await?);
+    for (address, uri) in uris.iter().cycle().take(connections) {
+        senders.push((connect(*address).await?, uri));
     }
-    let uri: Arc<str> = format!("http://{address}{uri}").into();
     let done = Arc::new(AtomicU32::new(0));
     let begun = Instant::now();
     let mut running = JoinSet::new();
     for n in 0..requests {
-        let sender = senders[n as usize % senders.len()].clone();
-        running.spawn(request(sender, Arc::clone(&uri), Arc::clone(&done)));
+        let (sender, uri) = &senders[n as usize % senders.len()];
+        running.spawn(request(sender.clone(), Arc::clone(uri), Arc::clone(&done)));
     }
     let mut latencies = Latencies::default();
     let mut progress = tokio::time::interval(Duration::from_secs(2));
@@ -74,12 +77,57 @@ pub(super) async fn run(
     Ok(latencies)
 }
 
+/// An answer, as far as the demo looks at it.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) cache_status: String,
+    pub(super) body: Bytes,
+}
+
 /// One answer's body.
 pub(super) async fn get(address: SocketAddr, uri: &str) -> std::io::Result<Bytes> {
-    let mut sender = connect(address).await?;
-    let request = Request::get(format!("http://{address}{uri}")).body(Empty::new()).map_err(std::io::Error::other)?;
-    let response = sender.send_request(request).await.map_err(std::io::Error::other)?;
-    response.into_body().collect().await.map(http_body_util::Collected::to_bytes).map_err(std::io::Error::other)
+    Ok(Client::connect(address).await?.get(uri).await?.body)
+}
+
+/// One connection, which asks one thing after another.
+pub(super) struct Client {
+    address: SocketAddr,
+    sender: Sender,
+}
+
+impl Client {
+    pub(super) async fn connect(address: SocketAddr) -> std::io::Result<Self> {
+        Ok(Self { address, sender: connect(address).await? })
+    }
+
+    pub(super) async fn get(&mut self, uri: &str) -> std::io::Result<Answer> {
+        let uri = format!("http://{}{uri}", self.address);
+        let request = Request::get(uri).body(Empty::new()).map_err(std::io::Error::other)?;
+        read(self.sender.send_request(request).await.map_err(std::io::Error::other)?).await
+    }
+}
+
+/// One answer over HTTP/1.1, which is all that the admin listener speaks.
+pub(super) async fn get_http1(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get(path)
+        .header("host", address.to_string())
+        .body(Empty::<Bytes>::new())
+        .map_err(std::io::Error::other)?;
+    let answer = async { read(sender.send_request(request).await.map_err(std::io::Error::other)?).await }.await;
+    driver.abort();
+    answer
+}
+
+async fn read(response: Response<Incoming>) -> std::io::Result<Answer> {
+    let status = response.status();
+    let field = response.headers().get("cache-status").and_then(|value| value.to_str().ok());
+    let cache_status = field.unwrap_or_default().to_owned();
+    let body = response.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+    Ok(Answer { status, cache_status, body })
 }
 
 type Sender = SendRequest<Empty<Bytes>>;

@@ -6,14 +6,17 @@
 //!
 //! The naive server and the load generator are part of the demo, which is why it may name `hyper`.
 
+mod cluster;
 mod load;
 mod naive;
+mod pods;
+mod processes;
 mod report;
 
 use std::fmt;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +31,10 @@ use crate::http::listener;
 use crate::postgres::Postgres;
 use crate::postgres::embedded::{Embedded, EmbeddedError, EmbeddedOptions};
 
+pub use cluster::{Cluster, Options};
 pub use load::Latencies;
-pub use report::{Report, Side, Write};
+pub use pods::{Counts, Pod};
+pub use report::{ClusterReport, Death, Report, Side, Spread, Write};
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
@@ -39,6 +44,12 @@ pub struct Args {
     /// Requests in flight at the moment of expiry.
     #[arg(long, default_value_t = REQUESTS, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     requests: u32,
+    /// Seawall as so many pods, real processes that share a private Redis, with the requests spread over all of them.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=9))]
+    pods: Option<u32>,
+    /// The program that --pods starts as that Redis.
+    #[arg(long, value_name = "PROGRAM", default_value = "redis-server", requires = "pods")]
+    redis_server: PathBuf,
     /// Stop after the table instead of staying up.
     #[arg(long)]
     once: bool,
@@ -66,6 +77,27 @@ pub enum DemoError {
     /// The statements can't be counted where they arrive.
     #[error("the PostgreSQL found here has no pg_stat_statements to count with; install its contrib package")]
     NoCounting,
+    /// There is no Redis to share by.
+    #[error(
+        "{} can't be run: {source}. Install Redis (`scripts/tools.sh redis`, or the system's package redis-server), \
+         or name the program by --redis-server", program.display()
+    )]
+    NoRedis {
+        /// What was tried.
+        program: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// One of its processes did not come up.
+    #[error("{name} did not start; its log, {}, ends with:\n{said}", log.display())]
+    Process {
+        /// Which.
+        name: String,
+        /// Where its log is.
+        log: PathBuf,
+        /// The end of that.
+        said: String,
+    },
     /// Something on the way.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -75,6 +107,12 @@ pub enum DemoError {
     /// The query that the demo plays with can't be asked.
     #[error("the configuration has no usable query {QUERY}; the demo needs the one that config.toml ships with")]
     NoQuery,
+}
+
+impl DemoError {
+    fn process(name: &str, processes: &processes::Processes) -> Self {
+        Self::Process { name: name.to_owned(), log: processes.log(name), said: processes.tail(name) }
+    }
 }
 
 /// Plays the demo, then serves until it is told to stop.
@@ -87,6 +125,9 @@ pub async fn demo(args: Args) -> u8 {
         }
     };
     raise_descriptor_limit(4096);
+    if let Some(pods) = args.pods {
+        return cluster::demo(&config, args, pods).await;
+    }
     let played = tokio::select! {
         played = start_and_play(&config, args.requests) => played,
         () = stop_signal() => {
@@ -160,19 +201,7 @@ pub async fn play(
     let count = Counter::new(postgres);
     tell(&format!("The entry of {URI} expires with {} requests in flight.\n", report::thousands(u64::from(requests))));
 
-    tell("1. A naive read-through cache: each miss runs its own query.");
-    let naive = {
-        let settings = postgres_settings(config, &url);
-        let origin = Arc::new(Postgres::new(settings, |_| {}).map_err(StartError::from)?);
-        let catalog = Catalog::new(config.queries.clone());
-        origin.prepare_all(&catalog).await.map_err(|error| DemoError::Database(error.to_string()))?;
-        let query = catalog.get(QUERY).ok_or(DemoError::NoQuery)?;
-        let prepared = query.prepared().ok_or(DemoError::NoQuery)?;
-        let server = naive::Naive::start(origin, Arc::clone(query), prepared, requests)?;
-        let before = count.read().await?;
-        let latencies = load::run(server.address(), URI, requests, tell).await?;
-        Side { database: count.read().await? - before, latencies }
-    };
+    let naive = play_naive(config, postgres, &count, requests, tell).await?;
 
     tell("2. Seawall: whoever comes first leads the rebuild, everybody else shares it.");
     let seawall = {
@@ -193,10 +222,10 @@ pub async fn play(
             // Dropped or told: either way it is over.
             let _ = stopped.await;
         }));
-        load::run(address, URI, 1, &|_| {}).await?;
+        load::run(&[address], URI, 1, &|_| {}).await?;
         expire(read.store()).await;
         let before = count.read().await?;
-        let latencies = load::run(address, URI, requests, tell).await?;
+        let latencies = load::run(&[address], URI, requests, tell).await?;
         let database = count.read().await? - before;
         drop(stop);
         let _ = running.await;
@@ -206,6 +235,27 @@ pub async fn play(
     tell("3. A price changes in Postgres, and nobody tells Seawall.");
     let write = write(config, postgres).await?;
     Ok(Report { requests, naive, seawall, write })
+}
+
+/// The side without Seawall.
+async fn play_naive(
+    config: &Config,
+    postgres: &Embedded,
+    count: &Counter<'_>,
+    requests: u32,
+    tell: &(dyn Fn(&str) + Send + Sync),
+) -> Result<Side, DemoError> {
+    tell("1. A naive read-through cache: each miss runs its own query.");
+    let settings = postgres_settings(config, &postgres.url("postgres"));
+    let origin = Arc::new(Postgres::new(settings, |_| {}).map_err(StartError::from)?);
+    let catalog = Catalog::new(config.queries.clone());
+    origin.prepare_all(&catalog).await.map_err(|error| DemoError::Database(error.to_string()))?;
+    let query = catalog.get(QUERY).ok_or(DemoError::NoQuery)?;
+    let prepared = query.prepared().ok_or(DemoError::NoQuery)?;
+    let server = naive::Naive::start(origin, Arc::clone(query), prepared, requests)?;
+    let before = count.read().await?;
+    let latencies = load::run(&[server.address()], URI, requests, tell).await?;
+    Ok(Side { database: count.read().await? - before, latencies })
 }
 
 /// Products that are asked for before and after one of them is written to.
