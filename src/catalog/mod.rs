@@ -60,6 +60,17 @@ impl Catalog {
         next
     }
 
+    /// Queries that ask the same as their namesakes in `others`, in the same shape, are judged as those are by now: not at all,
+    /// where those are not.
+    pub fn takes_the_verdicts_of(&self, others: &Self) {
+        for query in self.iter() {
+            let namesake = others.get(query.name()).filter(|other| !Arc::ptr_eq(query, other));
+            if let Some(other) = namesake.filter(|other| other.declaration().asks_the_same(query.declaration())) {
+                query.is_judged_as(other);
+            }
+        }
+    }
+
     /// The queries for which `keeps` holds, the same objects.
     #[must_use]
     pub fn only(&self, keeps: impl Fn(&Query) -> bool) -> Self {

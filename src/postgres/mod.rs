@@ -59,6 +59,7 @@ use crate::readthrough::origin::{
 };
 
 pub use analyse::Analysed;
+use analyse::Found;
 pub use breaker::BreakerState;
 pub use settings::{Announcers, Settings, SettingsError, TlsMode};
 pub use stream::StreamSettings;
@@ -151,7 +152,7 @@ impl Postgres {
     /// [`OriginError::Away`], or [`OriginError::Timeout`] and [`OriginError::Conflict`] where something holds a lock on what
     /// a query reads, or definitions keep changing: all verdicts stay what they were.
     pub async fn analyse_all(&self, catalog: &Catalog) -> Result<Analysed, OriginError> {
-        self.shared.analyse_all(catalog).await
+        self.shared.find_out(catalog).await.map(Found::judge)
     }
 
     /// Prepares and judges every query of `catalog`, and says which triggers they need for their writes to be announced.

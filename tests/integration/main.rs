@@ -30,5 +30,6 @@ mod rollout;
 mod shared;
 mod stampede;
 mod strict;
+mod succeed;
 mod support;
 mod writes;

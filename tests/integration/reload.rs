@@ -80,7 +80,7 @@ async fn five_hundred_reloads_under_load_fail_no_request_and_drop_no_unrelated_e
     }
     let filled = shop.statements("product").await;
     let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let load: Vec<_> = (0..4)
+    let load: Vec<_> = (0..2)
         .map(|place| {
             let (stop, asked, address) = (Arc::clone(&stop), Arc::clone(&asked), shop.service.queries);
             tokio::spawn(async move {

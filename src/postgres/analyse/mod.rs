@@ -10,7 +10,7 @@
 //! 5. A row declaration is proved on the generic plan (`plan`, `condition`), its types by `rows`; what isn't proved is the
 //!    whole table, with the reason.
 //!
-//! Catalogs are read without a common snapshot, so definitions may change in between: [`Shared::analyse_all`] analyses
+//! Catalogs are read without a common snapshot, so definitions may change in between: [`Shared::find_out`] analyses
 //! until two rounds agree with an unchanged `fingerprint` between them.
 //!
 //! What the operator declares adds tables and makes them finer, and never takes one away. It is believed only where
@@ -46,6 +46,7 @@ use tables::Tables;
 use walk::{Reached, walk};
 
 pub use round::Analysed;
+pub(in crate::postgres) use round::Found;
 
 /// The view's name; it is never committed, and its schema is the session's own.
 const VIEW: &str = "pg_temp.seawall_analysed";

@@ -43,18 +43,18 @@ pub struct Analysed {
 
 type Judged = Vec<(Arc<Query>, Verdict)>;
 
-impl Shared {
-    /// Gives every query of `catalog` that is prepared its verdict.
-    ///
-    /// # Errors
-    /// [`OriginError::Away`], or [`OriginError::Timeout`] and [`OriginError::Conflict`] where something holds a lock on
-    /// what a query reads, or definitions keep changing: all verdicts stay what they were.
-    pub(in crate::postgres) async fn analyse_all(&self, catalog: &Catalog) -> Result<Analysed, OriginError> {
-        let (judged, analysed) = self.agree(catalog).await.map_err(|failure| {
-            tracing::debug!(reason = failure.text, "queries could not be analysed");
-            failure.to_error(0, self.result_max_bytes)
-        })?;
-        for (query, verdict) in judged {
+/// Verdicts that are not in force yet.
+#[derive(Debug)]
+pub struct Found {
+    judged: Judged,
+    /// What they were found in.
+    pub analysed: Analysed,
+}
+
+impl Found {
+    /// Puts them in force: each is its query's from now on.
+    pub fn judge(self) -> Analysed {
+        for (query, verdict) in self.judged {
             if query.verdict().is_none_or(|former| !former.says_as(&verdict)) {
                 let kind = verdict.kind().as_str();
                 let missing = verdict.missing().map(|(relation, why)| format!("{relation}: {why}"));
@@ -63,7 +63,22 @@ impl Shared {
             }
             query.judge(Arc::new(verdict));
         }
-        Ok(analysed)
+        self.analysed
+    }
+}
+
+impl Shared {
+    /// Finds the verdict of every query of `catalog` that is prepared, and puts none of them in force: what they would rest on
+    /// may be another's by now.
+    ///
+    /// # Errors
+    /// [`OriginError::Away`], or [`OriginError::Timeout`] and [`OriginError::Conflict`] where something holds a lock on
+    /// what a query reads, or definitions keep changing.
+    pub(in crate::postgres) async fn find_out(&self, catalog: &Catalog) -> Result<Found, OriginError> {
+        self.agree(catalog).await.map_err(|failure| {
+            tracing::debug!(reason = failure.text, "queries could not be analysed");
+            failure.to_error(0, self.result_max_bytes)
+        })
     }
 
     /// The hash over `closure` as the catalogs are now.
@@ -83,7 +98,7 @@ impl Shared {
         read.await.map_err(|failure: Failure| failure.to_error(0, self.result_max_bytes))
     }
 
-    async fn agree(&self, catalog: &Catalog) -> Result<(Judged, Analysed), Failure> {
+    async fn agree(&self, catalog: &Catalog) -> Result<Found, Failure> {
         let turn = self.pool.turn().await;
         // A new one: it is about to make catalog entries of its own. Dropped, it is closed.
         let mut lease = self.pool.session(&turn, Connection::New).await?;
@@ -98,7 +113,7 @@ impl Shared {
                 if now == analysed.fingerprint && same(earlier, &judged) {
                     let found = judged.into_iter().zip(each);
                     let judged = found.map(|((query, verdict), definitions)| (query, verdict.found_in(*definitions)));
-                    return Ok((judged.collect(), analysed.clone()));
+                    return Ok(Found { judged: judged.collect(), analysed: analysed.clone() });
                 }
             }
             let mut closure = Closure::default();

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::catalog::verdict::{Closure, SchemaFingerprint};
 use crate::catalog::{Catalog, InForce};
 use crate::postgres::Postgres;
-use crate::postgres::analyse::Analysed;
+use crate::postgres::analyse::{Analysed, Found};
 use crate::readthrough::Readthrough;
 use crate::readthrough::origin::OriginError;
 
@@ -23,6 +23,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// After an analysis that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// With the shapes that it judges.
+type Analysing = JoinHandle<Result<(Found, Vec<Option<u64>>), OriginError>>;
+
 /// The verdicts and what they rest on.
 pub(super) struct Schema {
     postgres: Arc<Postgres>,
@@ -30,7 +33,7 @@ pub(super) struct Schema {
     catalog: Arc<InForce>,
     settled: Arc<Settled>,
     /// With the generation that it began in.
-    analysing: Option<(u64, JoinHandle<Result<Present, OriginError>>)>,
+    analysing: Option<(u64, Analysing)>,
     /// The generation whose closure the poll under way looks at.
     looking: u64,
     /// Flushed once, and due again at the next look.
@@ -39,7 +42,7 @@ pub(super) struct Schema {
     retry_at: Instant,
 }
 
-/// What is known of the queries in force, for the stream and for whoever puts other queries in their place.
+/// What is known of the queries in force, and with its lock their verdicts, for the stream and for whoever puts other queries in their place.
 #[derive(Default)]
 pub(in crate::postgres) struct Settled(Mutex<State>);
 
@@ -159,8 +162,9 @@ impl Schema {
         }
         let (is_known, generation) = {
             let state = self.settled.lock();
-            let known = state.present.as_ref().is_some_and(|present| present.shapes == shapes(&self.catalog.load()));
-            (known, state.generation)
+            let catalog = self.catalog.load();
+            let known = state.present.as_ref().is_some_and(|present| present.shapes == shapes(&catalog));
+            (known && is_judged(&catalog), state.generation)
         };
         if is_known || self.analysing.is_some() || Instant::now() < self.retry_at {
             return;
@@ -178,20 +182,22 @@ impl Schema {
                 postgres.prepare_all(&catalog).await?;
             }
             let shapes = shapes(&catalog);
-            postgres.analyse_all(&catalog).await.map(|analysed| Present::new(analysed, shapes))
+            postgres.shared.find_out(&catalog).await.map(|found| (found, shapes))
         });
         self.analysing = Some((generation, analysing));
     }
 
-    fn take_over(&mut self, began: u64, analysing: JoinHandle<Result<Present, OriginError>>) {
+    fn take_over(&mut self, began: u64, analysing: Analysing) {
         use futures_util::FutureExt as _;
         match analysing.now_or_never() {
-            Some(Ok(Ok(present))) => {
+            Some(Ok(Ok((found, shapes)))) => {
                 let mut state = self.settled.lock();
                 if state.generation != began {
                     // Others are in force by now.
                     return;
                 }
+                // Verdicts first: what begins on the new basis is tagged by them.
+                let present = Present::new(found.judge(), shapes);
                 self.read.rest_on(Some(present.basis));
                 state.put(Some(present));
                 // What changed meanwhile shows at once.
@@ -226,8 +232,11 @@ impl Schema {
 
     fn withdraw(&mut self) {
         self.read.unsettle();
+        let mut state = self.settled.lock();
+        // With the lock: whoever puts others in force takes over what is known of these, and no more than that.
         self.catalog.load().iter().for_each(|query| query.unjudge());
-        self.settled.lock().put(None);
+        state.put(None);
+        drop(state);
         self.read.rest_on(None);
     }
 }
@@ -243,4 +252,10 @@ impl Drop for Schema {
 /// What each query's shape is; `None` for one that has none.
 pub(super) fn shapes(catalog: &Catalog) -> Vec<Option<u64>> {
     catalog.iter().map(|query| query.prepared().map(|prepared| prepared.fingerprint)).collect()
+}
+
+/// Whether each that can be asked has a verdict. One that was prepared anew, for a bound on a parameter perhaps, may have the former's
+/// shape, and has none yet.
+pub(super) fn is_judged(catalog: &Catalog) -> bool {
+    catalog.iter().all(|query| query.prepared().is_none() || query.verdict().is_some())
 }

@@ -18,14 +18,23 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::schema::{Present, shapes};
+use super::schema::{Present, is_judged, shapes};
 use crate::catalog::{Catalog, InForce, Shape};
 use crate::postgres::Postgres;
-use crate::postgres::analyse::Analysed;
+use crate::postgres::analyse::{Analysed, Found};
 use crate::readthrough::Readthrough;
 
 /// Preparing and judging hold up nobody but who waits for the new queries: as long as at a start.
 const WITHIN: Duration = Duration::from_secs(10);
+
+/// What will be known of other queries, once they are in force.
+struct Judged {
+    /// That it was found out in.
+    generation: u64,
+    /// Verdicts to be put in force, where those that they took over are not enough.
+    found: Option<Found>,
+    present: Present,
+}
 
 impl Postgres {
     /// Puts `next` in force in the place of the present catalog, for `read` and for the stream. Queries of both that are the same
@@ -37,12 +46,19 @@ impl Postgres {
         if !unprepared.is_empty() && timeout(WITHIN, self.prepare_all(&unprepared)).await.is_err() {
             tracing::warn!("new queries could not be prepared in time: they can be asked once they are");
         }
-        let judged = timeout(WITHIN, self.judge(&next)).await.ok().flatten();
+        let judged = timeout(WITHIN, self.judge(&next, in_force)).await.ok().flatten();
         let mut state = self.settled.lock();
-        if let Some((generation, present)) = judged
-            && state.generation == generation
-        {
-            state.put(Some(present));
+        match judged {
+            Some(judged) if judged.generation == state.generation => {
+                judged.found.map(Found::judge);
+                state.put(Some(judged.present));
+            }
+            _ => {
+                // What those in force have been judged since is what these are, and an analysis under way is of those alone.
+                next.takes_the_verdicts_of(&in_force.load());
+                let present = state.present.take();
+                state.put(present);
+            }
         }
         read.replace(&next);
         in_force.store(next.into());
@@ -51,26 +67,27 @@ impl Postgres {
         self.shared.broke.notify_one();
     }
 
-    /// What is known of `next`, if it can be known without disturbing what rests on what is known now; and of which generation
-    /// that was.
-    async fn judge(&self, next: &Catalog) -> Option<(u64, Present)> {
+    /// What is known of `next`, if it can be known without disturbing what rests on what is known now.
+    async fn judge(&self, next: &Catalog, in_force: &InForce) -> Option<Judged> {
         let (generation, former) = {
             let state = self.settled.lock();
+            // They may have been judged anew since `next` was made of them.
+            next.takes_the_verdicts_of(&in_force.load());
             (state.generation, state.present.clone()?)
         };
         let shapes = shapes(next);
-        // A query that was prepared anew, for a bound on a parameter perhaps, may have the former's shape, and has no verdict yet.
-        let is_judged = next.iter().all(|query| query.prepared().is_none() || query.verdict().is_some());
-        if former.shapes == shapes && is_judged {
-            return Some((generation, former));
+        if former.shapes == shapes && is_judged(next) {
+            return Some(Judged { generation, found: None, present: former });
         }
-        let analysed = self.analyse_all(next).await.ok()?;
+        let found = self.shared.find_out(next).await.ok()?;
+        let analysed = &found.analysed;
         let mut closure = former.analysed.closure.clone();
         closure.extend(&analysed.closure);
         let fingerprint = self.schema_fingerprint(&closure).await.ok()?;
         let new_stood = self.schema_fingerprint(&analysed.closure).await.ok()? == analysed.fingerprint;
         let old_stood = self.schema_fingerprint(&former.analysed.closure).await.ok()? == former.analysed.fingerprint;
         let analysed = Analysed { closure, fingerprint };
-        (new_stood && old_stood).then_some((generation, Present { analysed, shapes, basis: former.basis }))
+        let present = Present { analysed, shapes, basis: former.basis };
+        (new_stood && old_stood).then_some(Judged { generation, found: Some(found), present })
     }
 }
