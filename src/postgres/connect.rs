@@ -158,10 +158,14 @@ impl Connector {
         self.attempt.dial(&config).await.map_err(|error| Unconnected::new(&error, failure::text(&error)))
     }
 
-    /// Whatever of the session's settings shapes the bytes of an answer; empty before the first connection.
+    /// Whatever of the session shapes an answer; without the search path before the first connection. For a hash, and for nobody's
+    /// eyes: options may hold what nobody else should see.
     pub(super) fn fingerprint(&self) -> String {
         let path = self.search_path.get().map_or("", String::as_str);
-        format!("TimeZone={};search_path={path}", self.timezone)
+        // Rows may depend on who asks, and on any setting that the URL brings: of the server's own, an extension's, the application's.
+        // Those of a role or a database come with the role.
+        let (user, options) = (self.config.get_user().unwrap_or(""), self.config.get_options().unwrap_or(""));
+        format!("TimeZone={};user={user};options={options};search_path={path}", self.timezone)
     }
 }
 

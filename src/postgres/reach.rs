@@ -244,7 +244,7 @@ impl Reach {
         self.connector.tls()
     }
 
-    /// Whatever of the session's settings shapes the bytes of an answer.
+    /// Whatever of the session shapes an answer; for a hash, and for nobody's eyes.
     pub(super) fn fingerprint(&self) -> String {
         self.connector.fingerprint()
     }

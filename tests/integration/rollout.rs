@@ -257,6 +257,7 @@ async fn a_table_that_takes_a_name_over_parts_what_was_shared_before() {
     find(&first, "a", 7, &other).await;
     let fresh = rollout.pod(&with_b).await;
     find(&fresh, "a", 7, &other).await;
+    // It has seen no change and flushes nothing: what was shared before lies under another name.
     assert!(fill(&fresh, "a", 8).await.text().contains("555.55"));
 }
 
@@ -293,4 +294,29 @@ async fn without_a_log_pods_share_as_ever() {
         .await;
         share(&first, &second, "a", 7).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_log_other_roles_and_other_options_share_nothing_either() {
+    let (database, redis) = (database().await, TestRedis::start().await);
+    let config = format!("{}[invalidation]\nsource = \"none\"\n{HEAD}{A}{B}", redis.section(""));
+    // A setting of nobody's but the application's: policies may ask for it, and no catalog knows it.
+    let tenant = |n: u32| format!("{}?options=-c%20shop.tenant%3D{n}", database.url);
+    let asks_as = [database.url.clone(), database.app_url.clone(), tenant(1), tenant(2)];
+    for (n, url) in asks_as.iter().enumerate() {
+        let pod = plan(url, &config).start().await;
+        // The history is known by a first answer.
+        ask(&pod, "b", u32::try_from(n).expect("few") + 1).await;
+        eventually("it is shared", WITHIN, async || match published(&pod).await {
+            1.0 => Ok(()),
+            n => Err(n),
+        })
+        .await;
+        fill(&pod, "a", 7).await;
+    }
+    let again = plan(&tenant(2), &config).start().await;
+    ask(&again, "b", 9).await;
+    let sent = statements(&again, "a").await;
+    ask(&again, "a", 7).await;
+    assert_eq!(statements(&again, "a").await, sent, "who asks by the same finds it");
 }
