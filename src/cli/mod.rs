@@ -117,27 +117,52 @@ fn log_to_stderr(format: LogFormat, level: &str) {
     }
 }
 
-/// Resolves at Ctrl-C or SIGTERM.
-pub(crate) async fn stop_signal() {
-    let interrupted = tokio::signal::ctrl_c();
+/// Ctrl-C or SIGTERM. From its making on none is missed: one that comes while nobody waits is there for who waits next.
+pub(crate) struct StopSignal {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminated = match signal(SignalKind::terminate()) {
-            Ok(terminated) => terminated,
-            Err(error) => {
-                tracing::warn!(%error, "SIGTERM can't be listened for");
-                let _ = interrupted.await;
-                return;
-            }
-        };
-        tokio::select! {
-            _ = interrupted => {}
-            _ = terminated.recv() => {}
+    kinds: [Option<tokio::signal::unix::Signal>; 2],
+}
+
+impl StopSignal {
+    /// Listens. A signal that can't be listened for ends the process as it does any other.
+    pub(crate) fn new() -> Self {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let listen = |kind| match signal(kind) {
+                Ok(signal) => Some(signal),
+                Err(error) => {
+                    tracing::warn!(%error, ?kind, "a signal can't be listened for");
+                    None
+                }
+            };
+            Self { kinds: [SignalKind::interrupt(), SignalKind::terminate()].map(listen) }
         }
+        #[cfg(not(unix))]
+        Self {}
     }
-    #[cfg(not(unix))]
-    let _ = interrupted.await;
+
+    /// Resolves when one has come. Cancel safe.
+    pub(crate) async fn told(&mut self) {
+        #[cfg(unix)]
+        {
+            async fn one(signal: &mut Option<tokio::signal::unix::Signal>) {
+                match signal {
+                    Some(signal) => {
+                        signal.recv().await;
+                    }
+                    None => std::future::pending().await,
+                }
+            }
+            let [interrupted, terminated] = &mut self.kinds;
+            tokio::select! {
+                () = one(interrupted) => {}
+                () = one(terminated) => {}
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }
 
 /// Raises the limit of file descriptors as far as it may: a connection is one.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::app::{App, Listeners};
-use crate::cli::{BAD_USAGE, ConfigArg, FAILED, raise_descriptor_limit, stop_signal};
+use crate::cli::{BAD_USAGE, ConfigArg, FAILED, StopSignal, raise_descriptor_limit};
 use crate::config::{Config, Database, Problems};
 
 /// Arguments of `serve`.
@@ -67,7 +67,7 @@ pub async fn serve(args: Args) -> u8 {
     match database {
         Database::Configured => {
             let url = config.postgres.url.as_ref().map(|url| url.expose().to_owned()).unwrap_or_default();
-            run(config, &url, listeners, args).await
+            run(config, &url, listeners, args, StopSignal::new()).await
         }
         #[cfg(feature = "embedded")]
         Database::Embedded => embedded(config, listeners, args).await,
@@ -79,6 +79,7 @@ pub async fn serve(args: Args) -> u8 {
 #[cfg(feature = "embedded")]
 async fn embedded(config: Config, listeners: Listeners, args: Args) -> u8 {
     use crate::postgres::embedded::{Embedded, EmbeddedOptions};
+    let mut stop = StopSignal::new();
     tracing::info!("starting a private Postgres with the sample shop");
     let started = tokio::select! {
         started = async {
@@ -86,7 +87,7 @@ async fn embedded(config: Config, listeners: Listeners, args: Args) -> u8 {
             postgres.load_shop("postgres").await?;
             Ok::<_, crate::postgres::embedded::EmbeddedError>(postgres)
         } => started,
-        () = stop_signal() => return 0,
+        () = stop.told() => return 0,
     };
     match started {
         Ok(postgres) => {
@@ -95,7 +96,7 @@ async fn embedded(config: Config, listeners: Listeners, args: Args) -> u8 {
             if let Err(error) = super::migrate::bring_up(&config, &url).await {
                 tracing::warn!(%error, "the private Postgres has no event log");
             }
-            let code = run(config, &url, listeners, args).await;
+            let code = run(config, &url, listeners, args, stop).await;
             if let Err(error) = postgres.stop().await {
                 tracing::warn!(%error, "the private Postgres did not stop cleanly");
             }
@@ -108,7 +109,7 @@ async fn embedded(config: Config, listeners: Listeners, args: Args) -> u8 {
     }
 }
 
-async fn run(config: Config, url: &str, listeners: Listeners, args: Args) -> u8 {
+async fn run(config: Config, url: &str, listeners: Listeners, args: Args, mut stop: StopSignal) -> u8 {
     let (listen, admin) = (listeners.queries.local_addr(), listeners.admin.local_addr());
     match App::new(config, url) {
         Ok(mut app) => {
@@ -117,7 +118,7 @@ async fn run(config: Config, url: &str, listeners: Listeners, args: Args) -> u8 
             if let (Ok(listen), Ok(admin)) = (listen, admin) {
                 tracing::info!(%listen, %admin, queries = app.catalog().len(), "listening");
             }
-            app.run(listeners, stop_signal()).await;
+            app.run(listeners, stop.told()).await;
             0
         }
         Err(error) => {

@@ -21,7 +21,7 @@ use super::pods::{Common, Counts, Pod, free_address};
 use super::processes::Processes;
 use super::report::{self, ClusterReport, Death, Side, Spread};
 use super::{Args, Counter, DemoError, PRODUCTS, QUERY, URI, WRITTEN, play_naive, say, start_postgres};
-use crate::cli::{FAILED, stop_signal};
+use crate::cli::{FAILED, StopSignal};
 use crate::config::Config;
 use crate::postgres::embedded::Embedded;
 
@@ -68,6 +68,7 @@ pub(super) async fn demo(config: &Config, args: Args, pods: u32) -> u8 {
         }
     };
     let options = Options { program, config: args.config.config, pods, redis_server: args.redis_server };
+    let mut stop = StopSignal::new();
     let told = async {
         let tell = |line: &str| say(line);
         let mut cluster = Cluster::start(config, &options, &tell).await?;
@@ -90,7 +91,7 @@ pub(super) async fn demo(config: &Config, args: Args, pods: u32) -> u8 {
             }
         },
         // What runs ends with the future that owns it.
-        () = stop_signal() => {
+        () = stop.told() => {
             say("\nstopped");
             0
         }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{BAD_USAGE, ConfigArg, FAILED, raise_descriptor_limit, stop_signal};
+use super::{BAD_USAGE, ConfigArg, FAILED, StopSignal, raise_descriptor_limit};
 use crate::app::{App, Listeners, StartError, postgres_settings};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -128,9 +128,10 @@ pub async fn demo(args: Args) -> u8 {
     if let Some(pods) = args.pods {
         return cluster::demo(&config, args, pods).await;
     }
+    let mut stop = StopSignal::new();
     let played = tokio::select! {
         played = start_and_play(&config, args.requests) => played,
-        () = stop_signal() => {
+        () = stop.told() => {
             say("\nstopped");
             return 0;
         }
@@ -145,7 +146,7 @@ pub async fn demo(args: Args) -> u8 {
             return FAILED;
         }
     };
-    let code = if args.once { 0 } else { stay_up(config, &postgres).await };
+    let code = if args.once { 0 } else { stay_up(config, &postgres, &mut stop).await };
     if let Err(error) = postgres.stop().await {
         tracing::warn!(%error, "the private Postgres did not stop cleanly");
     }
@@ -380,7 +381,7 @@ fn cpu_seconds(postmaster: u32) -> Option<f64> {
     Some(ticks as f64 / TICKS_PER_SECOND)
 }
 
-async fn stay_up(mut config: Config, postgres: &Embedded) -> u8 {
+async fn stay_up(mut config: Config, postgres: &Embedded, stop: &mut StopSignal) -> u8 {
     let listeners = match Listeners::bind(&config) {
         Ok(listeners) => listeners,
         Err(error) => {
@@ -407,7 +408,7 @@ async fn stay_up(mut config: Config, postgres: &Embedded) -> u8 {
     if let (Ok(queries), Ok(admin)) = addresses {
         say(&report::invitation(queries, admin, &postgres.url("postgres")));
     }
-    app.run(listeners, stop_signal()).await;
+    app.run(listeners, stop.told()).await;
     0
 }
 
