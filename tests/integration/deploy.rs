@@ -1,26 +1,15 @@
 //! What `docker/` ships: held against public schemas and tools, against the metrics that there are, and run as processes.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 use seawall::telemetry::metrics::{Listener, Metrics};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
-use super::support::database;
-use super::support::eventually::eventually;
-use super::support::http::Client;
-use super::support::pod::Pod;
-use super::support::redis::TestRedis;
-use super::support::service::{migrate, plan, text};
-
-const WITHIN: Duration = Duration::from_secs(30);
+mod balanced;
 
 fn docker(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docker").join(path)
@@ -144,6 +133,9 @@ fn the_dashboard_is_one_that_grafana_draws() {
     }
 }
 
+/// Of kustomize and of the Prometheus operator: no kinds of Kubernetes's own.
+const OF_OTHERS: [&str; 3] = ["kustomization.yaml", "servicemonitor.yaml", "prometheusrule.yaml"];
+
 #[test]
 fn compose_kubernetes_and_prometheus_accept_what_is_shipped() {
     let compose = docker("compose.yaml").display().to_string();
@@ -152,9 +144,8 @@ fn compose_kubernetes_and_prometheus_accept_what_is_shipped() {
         std::fs::read_dir(docker("kubernetes")).expect("a directory").map(|file| file.expect("a file").path());
     let mut checked = 0;
     for manifest in manifests {
-        // Of kustomize and of the Prometheus operator: no kinds of Kubernetes's own.
         let name = manifest.file_name().expect("a name").to_string_lossy().into_owned();
-        if !["kustomization.yaml", "servicemonitor.yaml"].contains(&name.as_str()) {
+        if !OF_OTHERS.contains(&name.as_str()) {
             succeeds(python_tool("kubernetes-validate"), &["--strict", &manifest.display().to_string()]);
             checked += 1;
         }
@@ -167,6 +158,39 @@ fn compose_kubernetes_and_prometheus_accept_what_is_shipped() {
     succeeds("promtool", &["check", "config", &prometheus("prometheus.yml")]);
     succeeds("promtool", &["check", "rules", &prometheus("alerts.yml")]);
     succeeds("promtool", &["test", "rules", &prometheus("alerts_test.yml")]);
+}
+
+#[test]
+fn the_operator_has_the_same_alerts_word_for_word() {
+    let alerts = read("prometheus/alerts.yml");
+    let (_, groups) = alerts.split_once("\ngroups:\n").expect("groups");
+    let rule = read("kubernetes/prometheusrule.yaml");
+    let (_, there) = rule.split_once("\n  groups:\n").expect("groups");
+    for (line, (alert, rule)) in groups.lines().zip(there.lines()).enumerate() {
+        assert_eq!(format!("  {alert}"), rule, "line {line} of the groups");
+    }
+    assert_eq!(groups.lines().count(), there.lines().count());
+}
+
+#[test]
+fn in_compose_no_pod_has_the_owners_password_and_everything_is_bounded_and_without_privileges() {
+    let file = docker("compose.yaml").display().to_string();
+    let json = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    let compose = succeeds(python_tool("python"), &["-c", json, &file]);
+    let compose: Value = serde_json::from_str(&compose).expect("JSON");
+    let services = compose["services"].as_object().expect("services");
+    for (name, service) in services {
+        assert_eq!(service["read_only"], true, "{name}");
+        assert_eq!(service["cap_drop"], serde_json::json!(["ALL"]), "{name}");
+        assert!(service["cap_add"].is_null() && service["privileged"].is_null(), "{name}");
+        assert!(service["mem_limit"].is_string() && service["pids_limit"].is_u64(), "{name}");
+        let ports = service["ports"].as_array().into_iter().flatten();
+        assert!(ports.map(|port| port.as_str().expect("text")).all(|port| port.starts_with("127.0.0.1:")), "{name}");
+        let secrets = service["secrets"].as_array().into_iter().flatten();
+        let mut sources = secrets.filter_map(|secret| secret.as_str().or_else(|| secret["source"].as_str()));
+        let has = sources.any(|source| source == "postgres_password");
+        assert_eq!(has, ["postgres", "migrate"].contains(&name.as_str()), "{name}");
+    }
 }
 
 /// The texts of a ConfigMap.
@@ -190,7 +214,7 @@ fn the_configurations_that_are_shipped_are_good() {
     assert_eq!(configurations.len(), 3);
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(dir.path().join("seawall")).expect("a directory");
-    for name in ["app_password", "owner_password", "postgres_password", "redis_password"] {
+    for name in ["app_password", "owner_password", "migrate_password", "redis_password"] {
         for at in ["", "seawall/"] {
             std::fs::write(dir.path().join(format!("{at}{name}")), "0a1b2c\n").expect("written");
             std::fs::write(dir.path().join(format!("{at}admin_token_sha256")), "0".repeat(64)).expect("written");
@@ -233,134 +257,5 @@ fn the_image_has_nobodys_root_no_shell_no_secret_and_a_health_check() {
     for image in compose.lines().filter_map(|line| line.trim().strip_prefix("image: ")) {
         let tag = image.rsplit_once(':').expect("a tag").1;
         assert!(tag.contains('.') && tag != "latest", "{image}");
-    }
-}
-
-/// A process that ends with us.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn spawn(program: &str, words: &[String]) -> Process {
-    let mut command = Command::new(program);
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Process(command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; `make tools` installs it")))
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port").port()
-}
-
-/// What Prometheus says, in HTTP/1.0, which knows no chunks.
-async fn api(prometheus: SocketAddr, what: &str) -> Result<Value, String> {
-    let mut stream = TcpStream::connect(prometheus).await.map_err(|error| error.to_string())?;
-    let request = format!("GET /api/v1/{what} HTTP/1.0\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.map_err(|error| error.to_string())?;
-    let (_, body) = answer.split_once("\r\n\r\n").ok_or("no head")?;
-    serde_json::from_str(body).map_err(|error| format!("{error}: {answer}"))
-}
-
-/// Pods as compose has them, the balancer and Prometheus by the files that are shipped, on loopback.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_the_balancer_a_pod_that_is_told_to_stop_loses_no_request_and_prometheus_sees_all() {
-    let (database, redis) = (database().await, TestRedis::start().await);
-    let queries = "[invalidation]\nsource = \"log\"\n[queries.product]\n\
-        sql = \"SELECT id, price FROM shop.products WHERE id = :id\"\nresult = \"row\"\n";
-    let config = format!("{}{queries}", redis.section(""));
-    migrate(&plan(&database.url, &config)).await;
-    let config = format!("drain_delay = \"1s\"\n{}", text(&database.url, &config));
-    let mut pods = join_all((0..3).map(|_| Pod::start(&config, None))).await;
-
-    let dir = tempfile::tempdir().expect("a directory");
-    let (nginx, prometheus) = (free_port(), free_port());
-    let mut balancer = read("balancer/nginx.conf")
-        .replace("listen 8080", &format!("listen 127.0.0.1:{nginx}"))
-        .replace("/tmp/", &format!("{}/", dir.path().display()))
-        .replace("/dev/stderr", &dir.path().join("error.log").display().to_string());
-    let mut scraped = read("prometheus/prometheus.yml").replace("5s", "1s");
-    for (pod, n) in pods.iter().zip(1..) {
-        balancer = balancer.replace(&format!("pod-{n}:8080"), &pod.queries.to_string());
-        scraped = scraped.replace(&format!("pod-{n}:9090"), &pod.admin.to_string());
-    }
-    let write = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).expect("written");
-        path.display().to_string()
-    };
-    let balancer = write("nginx.conf", &balancer);
-    write("alerts.yml", &read("prometheus/alerts.yml"));
-    let scraped = write("prometheus.yml", &scraped);
-    let home = dir.path().display().to_string();
-    let words = ["-c", &balancer, "-p", &home, "-g", "daemon off;"].map(str::to_owned);
-    let _nginx = spawn("/usr/sbin/nginx", &words);
-    let words = [
-        format!("--config.file={scraped}"),
-        format!("--storage.tsdb.path={home}/data"),
-        format!("--web.listen-address=127.0.0.1:{prometheus}"),
-    ];
-    let _prometheus = spawn("prometheus", &words);
-
-    let address = (Ipv4Addr::LOCALHOST, nginx).into();
-    eventually("the balancer answers", WITHIN, async || {
-        match Client::new(address).get("/v1/queries/product?id=1").await {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            Ok(answer) => Err(answer.text()),
-            Err(error) => Err(error.to_string()),
-        }
-    })
-    .await;
-    let load: Vec<_> = (0..8_u32)
-        .map(|n| {
-            tokio::spawn(async move {
-                let mut client = Client::new(address);
-                for id in (1..=200).cycle().skip(n as usize * 25) {
-                    let answer = client.get(&format!("/v1/queries/product?id={id}")).await.expect("an answer");
-                    assert_eq!(answer.status, 200, "{}", answer.text());
-                }
-            })
-        })
-        .collect();
-    let requests = async |pod: &Pod| pod.metric("seawall_requests_total{outcome=\"hit\",query=\"product\"}").await;
-    eventually("every pod is asked", WITHIN, async || {
-        let counts = join_all(pods.iter().map(requests)).await;
-        if counts.iter().all(|&n| n > 100.0) { Ok(()) } else { Err(counts) }
-    })
-    .await;
-
-    let prometheus = (Ipv4Addr::LOCALHOST, prometheus).into();
-    eventually("Prometheus sees every pod", WITHIN, async || {
-        let said = api(prometheus, "targets").await?;
-        let targets = said["data"]["activeTargets"].as_array().ok_or("no targets")?;
-        let up = targets.iter().filter(|target| target["health"] == "up").count();
-        if up == 3 { Ok(()) } else { Err(said.to_string()) }
-    })
-    .await;
-    eventually("every rule is evaluated", WITHIN, async || {
-        let said = api(prometheus, "rules").await?;
-        let rules = said["data"]["groups"][0]["rules"].as_array().ok_or("no rules")?;
-        let good = rules.iter().filter(|rule| rule["health"] == "ok" && rule["state"] != "firing").count();
-        if rules.len() > 10 && good == rules.len() { Ok(()) } else { Err(said.to_string()) }
-    })
-    .await;
-
-    // SIGTERM; it drains and ends, and nobody notices.
-    let mut going = pods.remove(0);
-    going.terminates().await;
-    let before = join_all(pods.iter().map(requests)).await;
-    eventually("the others go on", WITHIN, async || {
-        let now = join_all(pods.iter().map(requests)).await;
-        if now.iter().zip(&before).all(|(now, before)| now - before > 500.0) { Ok(()) } else { Err(now) }
-    })
-    .await;
-    for one in load {
-        assert!(!one.is_finished(), "no request failed");
-        one.abort();
     }
 }

@@ -59,17 +59,27 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn get_with(&mut self, path: &str, fields: &str) -> io::Result<Response> {
-        let asked = timeout(PATIENCE, self.ask(path, fields)).await;
+        self.send("GET", path, fields, "").await
+    }
+
+    /// A request by any method, with a body.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn send(&mut self, method: &str, path: &str, fields: &str, body: &str) -> io::Result<Response> {
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: oracle\r\nSeawall-Debug: 1\r\n{fields}{length}\r\n{body}");
+        let asked = timeout(PATIENCE, self.ask(&request)).await;
         asked.unwrap_or_else(|_| Err(io::Error::other("no outcome within a minute")))
     }
 
-    async fn ask(&mut self, path: &str, fields: &str) -> io::Result<Response> {
+    async fn ask(&mut self, request: &str) -> io::Result<Response> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => TcpStream::connect(self.address).await?,
         };
         stream.set_nodelay(true)?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: oracle\r\nSeawall-Debug: 1\r\n{fields}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let response = read(&mut stream).await?;
         if response.header("connection") != Some("close") {
