@@ -60,7 +60,7 @@ pictures:
 soak: tools
 	SEAWALL_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --release --test soak -- --nocapture
 	SEAWALL_OUTAGE_SECONDS=$(SOAK_OUTAGE_SECONDS) $(CARGO) test --locked --release --test integration outage
-	SEAWALL_ORACLE_SECONDS=$(SOAK_ORACLE_SECONDS) $(CARGO) test --locked --release --test oracle -- --nocapture --test-threads 1
+	SEAWALL_ORACLE_SECONDS=$(SOAK_ORACLE_SECONDS) $(CARGO) test --locked --release --test oracle -- --include-ignored --nocapture --test-threads 1
 	SEAWALL_FUZZ_CASES=$(SOAK_CASES) $(CARGO) test --locked --release --test parsers --test config
 	SEAWALL_FUZZ_CASES=$(SOAK_CONNECTIONS) $(CARGO) test --locked --release --test fuzz
 	SEAWALL_SHUTTLE_ITERATIONS=$(SOAK_SCHEDULES) $(CARGO) test --locked --release --test flight_model --test ledger_race

@@ -22,7 +22,8 @@ async fn without_events_the_judge_finds_every_kind_of_query_wrong() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_fresh_hit_lacks_a_write_that_the_promise_says_it_has() {
-    let run = run(Plan { seconds: 20, breaks: &[(RINGS, 3)], ..Plan::with_a_doorbell("calm") }, in_peace).await;
+    let run =
+        run(Plan { seconds: 12, alone: true, breaks: &[(RINGS, 3)], ..Plan::with_a_doorbell("calm") }, in_peace).await;
     run.kept_its_promise();
     let problems = run.world.tally().problems.clone();
     assert_eq!(problems.len(), 0, "nothing is broken, and nothing failed: {problems:?}");

@@ -20,7 +20,8 @@ fn ms(n: u64) -> Duration {
 const LISTENERS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                          WHERE application_name = 'seawall listener'";
 
-async fn kill_the_listener_every_second(run: &mut Run) {
+/// The stream of events is cut, and goes on where it was.
+pub async fn kill_the_listener_every_second(run: &mut Run) {
     let admin = run.world.session("postgres").await;
     while !run.world.is_over() {
         run.world.idle(ms(1_000)).await;
@@ -31,13 +32,14 @@ async fn kill_the_listener_every_second(run: &mut Run) {
     }
 }
 
+/// What it takes to tell.
+pub fn listener_killed() -> Plan {
+    Plan { breaks: &[("listeners killed", 4), (RINGS, 2)], ..Plan::with_a_doorbell("listener killed") }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_streams_backend_may_be_killed_every_second() {
-    let run = run(
-        Plan { breaks: &[("listeners killed", 4), (RINGS, 2)], ..Plan::with_a_doorbell("listener killed") },
-        kill_the_listener_every_second,
-    )
-    .await;
+    let run = run(listener_killed(), kill_the_listener_every_second).await;
     run.kept_its_promise();
 }
 
@@ -66,21 +68,23 @@ pub async fn kill_and_restart_postgres(run: &mut Run) {
     }
 }
 
+/// What it takes to tell.
+pub fn crashes() -> Plan {
+    Plan {
+        seconds: 6,
+        breaks: &[("kills of Postgres", 2), ("prepared transactions across it", 2), (FOREIGN, 1)],
+        ..Plan::new("crashes")
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_may_be_killed_and_restarted_with_transactions_prepared() {
-    let run = run(
-        Plan {
-            seconds: 10,
-            breaks: &[("kills of Postgres", 2), ("prepared transactions across it", 2), (FOREIGN, 1)],
-            ..Plan::new("crashes")
-        },
-        kill_and_restart_postgres,
-    )
-    .await;
+    let run = run(crashes(), kill_and_restart_postgres).await;
     run.kept_its_promise();
 }
 
-async fn pause_the_service(run: &mut Run) {
+/// One pod after the other stands still, with all that it holds.
+pub async fn pause_the_service(run: &mut Run) {
     while !run.world.is_over() {
         run.world.idle(ms(run.rng.u64(200..1_000))).await;
         let pod = run.rng.usize(0..run.pods.len());
@@ -91,17 +95,21 @@ async fn pause_the_service(run: &mut Run) {
     }
 }
 
+/// What it takes to tell.
+pub fn paused() -> Plan {
+    Plan { breaks: &[("pauses", 2), (RINGS, 1)], ..Plan::with_a_doorbell("paused") }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_service_may_stand_still_for_seconds() {
-    let plan = Plan { breaks: &[("pauses", 2), (RINGS, 1)], ..Plan::with_a_doorbell("paused") };
-    let run = run(plan, pause_the_service).await;
+    let run = run(paused(), pause_the_service).await;
     run.kept_its_promise();
 }
 
 /// What queries depend on is found out in one go, and again from the beginning where that is cut. After a TRUNCATE nothing is
 /// kept until it has been; a network that stands for moments alone would never let it, and there would be nothing to judge.
 /// So after every few faults it stands until there are hits again, which have to come.
-async fn break_the_network(run: &mut Run) {
+pub async fn break_the_network(run: &mut Run) {
     const FAULTS_IN_A_ROW: u32 = 3;
     let chaos = run.chaos.as_ref().expect("planned");
     let mut faults = 0;
@@ -127,16 +135,19 @@ async fn break_the_network(run: &mut Run) {
     }
 }
 
+/// What it takes to tell.
+pub fn network() -> Plan {
+    Plan { between: Between::Chaos, seconds: 6, breaks: &[("faults of the network", 4)], ..Plan::new("network") }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_network_may_stall_crawl_and_be_cut() {
-    let plan =
-        Plan { between: Between::Chaos, seconds: 10, breaks: &[("faults of the network", 4)], ..Plan::new("network") };
-    let run = run(plan, break_the_network).await;
+    let run = run(network(), break_the_network).await;
     run.kept_its_promise();
 }
 
-/// One of two pods sleeps until the log has lost what it has not read.
-async fn sleep_through_the_retention(run: &mut Run) {
+/// One of the pods sleeps until the log has lost what it has not read.
+pub async fn sleep_through_the_retention(run: &mut Run) {
     while !run.world.is_over() {
         run.world.idle(ms(run.rng.u64(500..1_500))).await;
         let pod = run.rng.usize(0..run.pods.len());
@@ -147,11 +158,15 @@ async fn sleep_through_the_retention(run: &mut Run) {
     }
 }
 
+/// What it takes to tell.
+pub fn pruned() -> Plan {
+    let invalidation = "source = \"log\"\nretention = \"1s\"";
+    Plan { pods: 2, invalidation, seconds: 6, breaks: &[("pauses", 2)], ..Plan::new("pruned") }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_pods_may_prune_all_the_time_and_what_was_pruned_unread_is_a_gap() {
-    let invalidation = "source = \"log\"\nretention = \"1s\"";
-    let plan = Plan { pods: 2, invalidation, seconds: 10, breaks: &[("pauses", 2)], ..Plan::new("pruned") };
-    let run = run(plan, sleep_through_the_retention).await;
+    let run = run(pruned(), sleep_through_the_retention).await;
     run.kept_its_promise();
     let mut gaps = 0.0;
     for pod in &run.pods {
@@ -184,10 +199,14 @@ pub async fn restore_a_copy(run: &mut Run) {
     }
 }
 
+/// What it takes to tell.
+pub fn restored() -> Plan {
+    Plan { seconds: 8, breaks: &[("copies restored", 1), (FOREIGN, 1)], ..Plan::new("restored") }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cold_copy_may_be_restored_over_it() {
-    let plan = Plan { seconds: 8, breaks: &[("copies restored", 1), (FOREIGN, 1)], ..Plan::new("restored") };
-    let run = run(plan, restore_a_copy).await;
+    let run = run(restored(), restore_a_copy).await;
     run.kept_its_promise();
 }
 
@@ -238,9 +257,9 @@ async fn give_out_transaction_ids(world: &World) {
     admin.batch_execute(sql).await.expect("it stands");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_may_be_promoted() {
-    let plan = Plan {
+/// What it takes to tell.
+pub fn promoted() -> Plan {
+    Plan {
         between: Between::Relay,
         seconds: 7,
         breaks: &[
@@ -250,7 +269,11 @@ async fn a_standby_may_be_promoted() {
             (FOREIGN, 1),
         ],
         ..Plan::new("promoted")
-    };
-    let run = run(plan, promote_a_standby).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_may_be_promoted() {
+    let run = run(promoted(), promote_a_standby).await;
     run.kept_its_promise();
 }

@@ -41,7 +41,10 @@ mod run;
 mod sabotage;
 mod schema;
 mod shared;
+mod sharing;
 mod strict;
 mod tally;
+#[path = "../support/topology.rs"]
+mod topology;
 mod world;
 mod writer;

@@ -1,10 +1,11 @@
 //! A run: a database, pods, writers and readers for a time, what is broken meanwhile, and what must have come of it.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use tokio::sync::Mutex;
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::changes::Truncates;
@@ -18,9 +19,9 @@ use super::lull;
 use super::pod::{self, Pod};
 use super::questions::{self, QUERIES, Query, Question};
 use super::reader::{self, ask};
-use super::redis::TestRedis;
 use super::relay::Relay;
 use super::schema::{self, DATABASE, OWNER, SERVICE};
+use super::sharing::{Shared, Sharing};
 use super::strict::{self, Form};
 use super::world::{Promise, Rules, World};
 use super::writer::{self, Manner};
@@ -33,8 +34,12 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// while everything is written.
 const LEAST_HITS: u64 = 5;
 
-/// One at a time: what they measure is time.
-static ALONE: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+/// So many at a time as there are cores, and no more than do any good: what is promised holds however busy a machine is, but who has
+/// no time to answer shows nothing. One that holds the service to never failing is alone.
+static CORES: LazyLock<u32> = LazyLock::new(|| {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)).clamp(1, 4)
+});
+static TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*CORES as usize));
 
 /// What is promised in all runs: small, so that what is lost shows.
 pub const PROMISE: Promise = Promise { max_lag: Duration::from_millis(500), timeout: Duration::from_secs(2) };
@@ -55,12 +60,14 @@ pub struct Plan {
     pub truncates: Truncates,
     /// Where transactions are never prepared pods have a doorbell, and times in which they fall asleep.
     pub prepares: Prepares,
-    /// What pods share.
+    /// Through what pods share what they fill.
     pub shared: Shared,
     /// Whether some readers are strict; it takes a log.
     pub readers: Readers,
     /// What has to break, and how often at least; the run goes on until it has.
     pub breaks: &'static [(&'static str, u64)],
+    /// Whether no other run is beside it.
+    pub alone: bool,
     pub sabotage: Option<&'static str>,
     /// Whose answers have to show how it is broken.
     pub caught_by: Reader,
@@ -71,14 +78,6 @@ pub struct Plan {
 pub enum Readers {
     Bounded,
     BoundedAndStrict,
-}
-
-/// Whether pods share what they fill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shared {
-    Nothing,
-    /// Through a Redis.
-    Answers,
 }
 
 /// What is between pods and Postgres.
@@ -107,6 +106,7 @@ impl Plan {
             shared: Shared::Nothing,
             readers: Readers::BoundedAndStrict,
             breaks: &[],
+            alone: false,
             sabotage: None,
             caught_by: Reader::Bounded,
         }
@@ -142,7 +142,7 @@ pub struct Run {
     pub rng: Rng,
     pub chaos: Option<Chaos>,
     pub relay: Option<Relay>,
-    pub redis: Option<TestRedis>,
+    pub sharing: Option<Sharing>,
     breaks: &'static [(&'static str, u64)],
     forms: Vec<&'static str>,
     /// What pods and `seawall migrate` are configured with.
@@ -163,6 +163,17 @@ impl Run {
             least >= LEAST_HITS,
             "{least} hits, or telling answers, to a form of strict readers are too few\n{tally}"
         );
+    }
+
+    /// What was found, with what pods say of themselves where that is anything, or too little to tell: that may be their doing.
+    async fn tells(&self, is_broken: bool) {
+        for violation in self.world.violations().iter().take(10) {
+            println!("{violation}");
+        }
+        let is_telling = is_broken || self.world.tally().least_strict(&self.forms) >= LEAST_HITS;
+        if !self.world.violations().is_empty() || !is_telling {
+            self.show().await;
+        }
     }
 
     /// What pods say of themselves, for who has to find out.
@@ -202,32 +213,28 @@ fn configured(plan: &Plan, invalidation: &str, cluster: &Cluster, port: u16) -> 
 }
 
 /// What pods share by, what they are configured with, and the pods.
-async fn start(plan: &Plan, cluster: &Cluster, port: u16) -> (Option<TestRedis>, String, Vec<Pod>) {
-    let redis = match plan.shared {
-        Shared::Nothing => None,
-        Shared::Answers => Some(TestRedis::start().await),
-    };
-    let section = redis.as_ref().map(|redis| redis.section("")).unwrap_or_default();
+async fn start(plan: &Plan, cluster: &Cluster, port: u16) -> (Option<Sharing>, String, Vec<Pod>) {
+    let sharing = Sharing::start(plan.shared).await;
+    let section = sharing.as_ref().map(Sharing::section).unwrap_or_default();
     let toml = configured(plan, plan.invalidation, cluster, port) + &section;
     // Also where pods don't read it: writers do the same in every run.
     let with_log = configured(plan, "source = \"log\"", cluster, port);
     pod::run("migrate", &with_log).await.unwrap_or_else(|error| panic!("{error}"));
-    let mut pods = vec![];
-    for _ in 0..plan.pods {
-        pods.push(Pod::start(&toml, plan.sabotage).await);
-    }
-    (redis, toml, pods)
+    let pods = join_all((0..plan.pods).map(|_| Pod::start(&toml, plan.sabotage))).await;
+    (sharing, toml, pods)
 }
 
 /// Runs `plan` with `breaking` beside it, until the time is over and what `breaking` is at is done.
 /// Afterwards everything was asked once more, and is judged, too.
 pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
-    let _alone = ALONE.lock().await;
+    let turns = if plan.alone { *CORES } else { 1 };
+    let _turn = TURNS.acquire_many(turns).await.expect("never closed");
     let seconds = number("SEAWALL_ORACLE_SECONDS").unwrap_or(plan.seconds);
     let seed = number("SEAWALL_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("{}: {seconds} s with SEAWALL_SEED={seed}", plan.name);
     let mut rng = Rng::with_seed(seed);
 
+    let begun = Instant::now();
     let cluster = Cluster::start(plan.prepares).await;
     set_up(&cluster, &plan).await;
     let (mut chaos, mut relay) = (None, None);
@@ -236,7 +243,7 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
         Between::Chaos => chaos.insert(Chaos::before(cluster.port())).port,
         Between::Relay => relay.insert(Relay::before(cluster.port()).await).port,
     };
-    let (redis, toml, pods) = start(&plan, &cluster, port).await;
+    let (sharing, toml, pods) = start(&plan, &cluster, port).await;
     let Plan { truncates, prepares, sabotage, caught_by, .. } = plan;
     let world = World::new(cluster, Rules { promise: PROMISE, truncates, prepares, sabotage, caught_by });
     let forms: Vec<&'static str> = plan.forms().iter().map(|form| form.name()).collect();
@@ -247,7 +254,7 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
         rng: rng.fork(),
         chaos,
         relay,
-        redis,
+        sharing,
         breaks,
         forms: forms.clone(),
         toml,
@@ -314,15 +321,8 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     if !is_broken {
         converges(&mut run, queries, only_strict).await;
     }
-    println!("{}", world.tally());
-    for violation in world.violations().iter().take(10) {
-        println!("{violation}");
-    }
-    // Too few to tell may be the service's doing as well.
-    let is_telling = is_broken || world.tally().least_strict(&run.forms) >= LEAST_HITS;
-    if !world.violations().is_empty() || !is_telling {
-        run.show().await;
-    }
+    println!("{}\n{}: {:?} in all", world.tally(), plan.name, begun.elapsed());
+    run.tells(is_broken).await;
     run
 }
 
@@ -339,7 +339,7 @@ async fn set_up(cluster: &Cluster, plan: &Plan) {
 
 /// Once nothing is written or broken any more, everything can be asked of every pod, and is answered within the promise.
 async fn converges(run: &mut Run, queries: &[&'static Query], only_strict: &[&'static Query]) {
-    for pod in &run.pods {
+    join_all(run.pods.iter().map(async |pod| {
         let mut client = Client::new(pod.queries);
         for question in queries.iter().flat_map(|query| Question::all(query)) {
             eventually(&question.path(), WITHIN, async || {
@@ -355,7 +355,8 @@ async fn converges(run: &mut Run, queries: &[&'static Query], only_strict: &[&'s
             })
             .await;
         }
-    }
+    }))
+    .await;
 }
 
 /// What writers know of the rows is what Postgres has: else the judge judges by something else.

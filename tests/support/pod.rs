@@ -20,6 +20,7 @@ const SABOTAGE: &str = "SEAWALL_SABOTAGE";
 /// A running pod.
 pub struct Pod {
     process: Child,
+    environment: Vec<(String, String)>,
     /// Of its query listener.
     pub queries: SocketAddr,
     /// Of its admin listener.
@@ -55,6 +56,15 @@ pub async fn metric(admin: &mut Client, series: &str) -> Option<f64> {
     Some(value.unwrap_or(0.0))
 }
 
+fn launch(directory: &TempDir, environment: &[(String, String)]) -> Child {
+    let log = fs::File::options().create(true).append(true).open(directory.path().join("log")).expect("a log");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+    command.args(["serve", "--config"]).arg(directory.path().join("config.toml")).env_remove(SABOTAGE);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.spawn().expect("the program runs")
+}
+
 impl Pod {
     /// Starts it with `toml` after its own addresses, and waits until it is ready.
     pub async fn start(toml: &str, sabotage: Option<&str>) -> Self {
@@ -69,20 +79,28 @@ impl Pod {
         let config = directory.path().join("config.toml");
         fs::write(&config, format!("[server]\nlisten = \"{queries}\"\nadmin_listen = \"{admin}\"\n{toml}"))
             .expect("written");
-        let log = fs::File::create(directory.path().join("log")).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
-        command.args(["serve", "--config"]).arg(&config).env_remove(SABOTAGE);
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let process = command.spawn().expect("the program runs");
-        let pod = Self { process, queries, admin, directory };
-        eventually("the pod is ready", WITHIN, async || match Client::new(pod.admin).get("/readyz").await {
+        let environment: Vec<_> = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let process = launch(&directory, &environment);
+        let pod = Self { process, environment, queries, admin, directory };
+        pod.is_ready().await;
+        pod
+    }
+
+    async fn is_ready(&self) {
+        eventually("the pod is ready", WITHIN, async || match Client::new(self.admin).get("/readyz").await {
             Ok(answer) if answer.status == 200 => Ok(()),
             Ok(answer) => Err(answer.text()),
-            Err(error) => Err(format!("{error}: {}", pod.log())),
+            Err(error) => Err(format!("{error}: {}", self.log())),
         })
         .await;
-        pod
+    }
+
+    /// Killed, and another takes its place and its addresses.
+    pub async fn is_replaced(&mut self) {
+        self.process.kill().expect("it is ours");
+        self.process.wait().expect("it ends");
+        self.process = launch(&self.directory, &self.environment);
+        self.is_ready().await;
     }
 
     /// Its `/status`.

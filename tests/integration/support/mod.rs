@@ -14,6 +14,7 @@ pub mod pod;
 #[path = "../../support/redis.rs"]
 pub mod redis;
 pub mod service;
+#[path = "../../support/topology.rs"]
 pub mod topology;
 
 use std::sync::OnceLock;

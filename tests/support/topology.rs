@@ -135,6 +135,19 @@ impl Watched {
         port
     }
 
+    /// Waits until all sentinels name another master than the one at `port`.
+    pub async fn has_another_than(&self, port: u16) {
+        let words = ["SENTINEL", "get-master-addr-by-name", MASTER];
+        for sentinel in &self.sentinels {
+            eventually("there is another master", WITHIN, async || {
+                let named = sentinel.ask::<(String, u16)>(SENTINELS_LOGIN, &words).await;
+                let (_, now) = named.map_err(|error| error.to_string())?;
+                if now == port { Err(now.to_string()) } else { Ok(()) }
+            })
+            .await;
+        }
+    }
+
     /// Has the sentinels choose another master, as for maintenance.
     pub async fn fail_over(&self) {
         eventually("a failover begins", WITHIN, async || {
@@ -207,6 +220,17 @@ impl Masters {
     /// The section of a configuration that knows one of them.
     pub fn section(&self, more: &str) -> String {
         format!("[redis]\nurl = \"redis+cluster://127.0.0.1:{}\"\n{more}\n", self.servers[0].port())
+    }
+
+    /// The slots in which the server that is `at` this place has answers.
+    pub async fn slots_with_keys(&self, at: usize) -> Vec<u16> {
+        let mut slots = vec![];
+        for key in self.servers[at].values().await {
+            slots.push(self.servers[at].ask(&["CLUSTER", "KEYSLOT", &key]).await);
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        slots
     }
 
     /// Begins to move `slot`: from now on, who asks `from` for a key that it lacks is sent to `to`, for once.
