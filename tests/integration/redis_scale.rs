@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 use super::support::client::get;
@@ -334,33 +335,81 @@ async fn a_cluster_that_lacks_a_master_is_left_alone_until_it_is_whole() {
     busy.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_started_again_is_one_outage_however_many_connections_there_were() {
-    let (mut redis, database) = (TestRedis::start().await, database().await);
+/// A pod whose answers live long, and its Redis.
+async fn pod_with(redis: &TestRedis) -> TestService {
+    let database = database().await;
     let config = format!("{}{}", redis.section("timeout = \"400ms\""), QUERIES.replace("300ms", "1h"));
     migrate(&plan(&database.url, &config)).await;
-    let pod = plan(&database.url, &config).start().await;
-    // At once, so that there are several connections.
-    let burst = async |first: u64| {
-        let mut asked = JoinSet::new();
-        for id in first..first + 300 {
-            let address = pod.queries;
-            asked.spawn(async move { get(address, &format!("/v1/queries/product?id={id}")).await.status });
-        }
-        while let Some(status) = asked.join_next().await {
-            let status = status.expect("no panic");
-            assert!(status == 200 || status == 404, "{status}");
-        }
-    };
-    burst(1).await;
+    plan(&database.url, &config).start().await
+}
+
+/// Asks for 300 products at once, so that there are several connections to Redis.
+async fn burst(pod: &TestService, first: u64) {
+    let mut asked = JoinSet::new();
+    for id in first..first + 300 {
+        let address = pod.queries;
+        asked.spawn(async move { get(address, &format!("/v1/queries/product?id={id}")).await.status });
+    }
+    while let Some(status) = asked.join_next().await {
+        let status = status.expect("no panic");
+        assert!(status == 200 || status == 404, "{status}");
+    }
+}
+
+/// The connections over which pods call, by the numbers that Redis gives them; those that listen are others.
+async fn callers(redis: &TestRedis) -> Vec<u64> {
     let clients: String = redis.ask(&["CLIENT", "LIST"]).await;
-    assert!(clients.lines().count() >= 4, "with that of the harness: {clients}");
+    let of = |line: &str, field: &str| line.split(' ').find_map(|it| it.strip_prefix(field).map(str::to_owned));
+    let calling = clients.lines().filter(|line| {
+        let is_ours = of(line, "cmd=").is_some_and(|cmd| cmd.starts_with("client"));
+        !is_ours && of(line, "flags=").is_some_and(|flags| flags == "N")
+    });
+    calling.map(|line| of(line, "id=").and_then(|id| id.parse().ok()).expect("a number")).collect()
+}
+
+/// Has `pod` make several, and says which they are.
+async fn several(pod: &TestService, redis: &TestRedis) -> Vec<u64> {
+    let mut next = 10_001;
+    eventually("there are several", WITHIN, async || {
+        burst(pod, next).await;
+        next += 300;
+        let calling = callers(redis).await;
+        if calling.len() >= 2 { Ok(calling) } else { Err(calling) }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_outage_no_connection_from_before_it_is_used_again() {
+    let redis = TestRedis::start().await;
+    let pod = pod_with(&redis).await;
+    let before = several(&pod, &redis).await;
+    redis.signal(Signal::STOP);
+    // One call finds out, over one of them. The others stand, and whatever was said on them may be answered late.
+    product(&pod, 1_001).await;
+    is_up(&pod, 0.0).await;
+    redis.signal(Signal::CONT);
+    is_up(&pod, 1.0).await;
+    burst(&pod, 2_001).await;
+    eventually("they are closed", WITHIN, async || {
+        let now = callers(&redis).await;
+        let stands = now.iter().any(|id| before.contains(id));
+        if stands || now.is_empty() { Err((before.clone(), now)) } else { Ok(()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_started_again_is_one_outage_however_many_connections_there_were() {
+    let mut redis = TestRedis::start().await;
+    let pod = pod_with(&redis).await;
+    several(&pod, &redis).await;
     redis.kill();
-    burst(1_001).await;
+    burst(&pod, 1_001).await;
     is_up(&pod, 0.0).await;
     redis.restart().await;
     is_up(&pod, 1.0).await;
     let failed = shared(&pod, "failed").await;
-    burst(2_001).await;
+    burst(&pod, 2_001).await;
     assert_eq!(shared(&pod, "failed").await, failed, "{:?}", pod.read.degraded());
 }
