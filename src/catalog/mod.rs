@@ -44,7 +44,7 @@ impl Catalog {
     }
 
     /// A catalog of `declarations` in place of `self`. A query whose declaration is the same stays the same object. One that
-    /// differs only in how its answers live takes over the shape and the verdict that are known; any other begins unprepared.
+    /// differs only in how its answers live has what is known of it with the present one; any other begins unprepared.
     #[must_use]
     pub fn succeed(&self, declarations: Vec<Declaration>) -> Self {
         let mut next = Self::new(declarations);
@@ -52,23 +52,12 @@ impl Catalog {
             let Some(present) = self.get(query.name()) else { continue };
             if present.declaration() == query.declaration() {
                 *query = Arc::clone(present);
-                next.by_name.insert(query.name().into(), Arc::clone(query));
             } else if present.declaration().asks_the_same(query.declaration()) {
-                query.take_over(present);
+                *query = Arc::new(present.declared(query.declaration().clone()));
             }
+            next.by_name.insert(query.name().into(), Arc::clone(query));
         }
         next
-    }
-
-    /// Queries that ask the same as their namesakes in `others`, in the same shape, are judged as those are by now: not at all,
-    /// where those are not.
-    pub fn takes_the_verdicts_of(&self, others: &Self) {
-        for query in self.iter() {
-            let namesake = others.get(query.name()).filter(|other| !Arc::ptr_eq(query, other));
-            if let Some(other) = namesake.filter(|other| other.declaration().asks_the_same(query.declaration())) {
-                query.is_judged_as(other);
-            }
-        }
     }
 
     /// The queries for which `keeps` holds, the same objects.

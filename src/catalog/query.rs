@@ -100,10 +100,17 @@ pub enum Shape {
     Broken(Broken),
 }
 
-/// A declared query and its present shape.
+/// A declared query and what is known of it now.
 #[derive(Debug)]
 pub struct Query {
     declaration: Declaration,
+    known: Arc<Known>,
+}
+
+/// What is known of what a query asks. One for all that ask the same, whichever configuration they are of: what is found out by one is
+/// found out of all, also of those that requests under way still have.
+#[derive(Debug)]
+struct Known {
     shape: ArcSwap<Shape>,
     verdict: ArcSwapOption<Verdict>,
 }
@@ -124,7 +131,8 @@ impl Prepared {
 impl Query {
     /// A query that has not been prepared yet.
     pub fn new(declaration: Declaration) -> Self {
-        Self { declaration, shape: ArcSwap::from_pointee(Shape::Pending), verdict: ArcSwapOption::empty() }
+        let known = Known { shape: ArcSwap::from_pointee(Shape::Pending), verdict: ArcSwapOption::empty() };
+        Self { declaration, known: Arc::new(known) }
     }
 
     /// Its name.
@@ -145,51 +153,47 @@ impl Query {
     /// The present shape; takes no lock, and the guard should not be held across an await.
     #[inline]
     pub fn shape(&self) -> arc_swap::Guard<Arc<Shape>> {
-        self.shape.load()
+        self.known.shape.load()
     }
 
     /// The present shape where the query can be asked.
     pub fn prepared(&self) -> Option<Arc<Prepared>> {
-        match &**self.shape.load() {
+        match &**self.known.shape.load() {
             Shape::Ready(prepared) => Some(Arc::clone(prepared)),
             Shape::Pending | Shape::Broken(_) => None,
         }
     }
 
-    /// Takes over what is known of `other`, which asks the same.
-    pub(super) fn take_over(&self, other: &Self) {
-        self.shape.store(other.shape.load_full());
-        self.verdict.store(other.verdict.load_full());
+    /// The same question with `declaration` for it, which asks the same.
+    pub(super) fn declared(&self, declaration: Declaration) -> Self {
+        Self { declaration, known: Arc::clone(&self.known) }
     }
 
-    /// Takes over the verdict of `other`, which asks the same, where they have one shape.
-    pub(super) fn is_judged_as(&self, other: &Self) {
-        let shape = |query: &Self| query.prepared().map(|prepared| prepared.fingerprint);
-        if shape(self) == shape(other) {
-            self.verdict.store(other.verdict.load_full());
-        }
+    /// Whether what is known of `other` is what is known of this, now and later.
+    pub fn is_known_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.known, &other.known)
     }
 
     /// Replaces the shape. Entries of another fingerprint are not found any more, and age out.
     pub fn reshape(&self, shape: Shape) {
-        self.shape.store(Arc::new(shape));
+        self.known.shape.store(Arc::new(shape));
     }
 
     /// What its freshness rests on, where that has been found out for the shape that it has now.
     pub fn verdict(&self) -> Option<Arc<Verdict>> {
-        let verdict = self.verdict.load_full()?;
+        let verdict = self.known.verdict.load_full()?;
         let is_of_this_shape = self.prepared().is_some_and(|prepared| prepared.fingerprint == verdict.shape);
         is_of_this_shape.then_some(verdict)
     }
 
     /// Takes the verdict away: nothing is known.
     pub fn unjudge(&self) {
-        self.verdict.store(None);
+        self.known.verdict.store(None);
     }
 
     /// Replaces the verdict.
     pub fn judge(&self, verdict: Arc<Verdict>) {
-        self.verdict.store(Some(verdict));
+        self.known.verdict.store(Some(verdict));
     }
 }
 

@@ -54,7 +54,7 @@ fn set_up_statement() -> String {
     ];
     let mut sql = "SELECT pg_catalog.set_config('search_path', \
                    coalesce($1, pg_catalog.current_setting('search_path')), false), \
-                   pg_catalog.set_config('TimeZone', $2, false)"
+                   session_user::text, pg_catalog.set_config('TimeZone', $2, false)"
         .to_owned();
     let timeout = FIRST_STATEMENT_TIMEOUT_MS.to_string();
     for (name, value) in pinned.into_iter().chain([("statement_timeout", &*timeout)]) {
@@ -89,6 +89,8 @@ pub(super) struct Connector {
     set_up: String,
     timezone: String,
     search_path: OnceLock<String>,
+    /// As Postgres calls it: the URL need not name one.
+    user: OnceLock<String>,
 }
 
 impl Connector {
@@ -108,6 +110,7 @@ impl Connector {
             set_up: set_up_statement(),
             timezone: settings.timezone.clone(),
             search_path,
+            user: OnceLock::new(),
         })
     }
 
@@ -127,6 +130,11 @@ impl Connector {
             client.query_typed(&self.set_up, &[(&pinned, Type::TEXT), (&self.timezone, Type::TEXT)]).await.map_err(
                 |error| Unconnected::new(&error, format!("the session can't be set up: {}", failure::text(&error))),
             )?;
+        if self.user.get().is_none() {
+            let user = rows.first().and_then(|row| row.try_get::<_, String>(1).ok());
+            let unreadable = || Unconnected { reason: "the session's role can't be read".into(), answered: true };
+            let _ = self.user.set(user.ok_or_else(unreadable)?);
+        }
         if pinned.is_none() {
             let path = rows.first().and_then(|row| row.try_get::<_, String>(0).ok());
             let unreadable =
@@ -158,14 +166,15 @@ impl Connector {
         self.attempt.dial(&config).await.map_err(|error| Unconnected::new(&error, failure::text(&error)))
     }
 
-    /// Whatever of the session shapes an answer; without the search path before the first connection. For a hash, and for nobody's
+    /// Whatever of the session shapes an answer; without what Postgres says of it before the first connection. For a hash, and for nobody's
     /// eyes: options may hold what nobody else should see.
     pub(super) fn fingerprint(&self) -> String {
         let path = self.search_path.get().map_or("", String::as_str);
         // Rows may depend on who asks, and on any setting that the URL brings: of the server's own, an extension's, the application's.
         // Those of a role or a database come with the role.
-        let (user, options) = (self.config.get_user().unwrap_or(""), self.config.get_options().unwrap_or(""));
-        format!("TimeZone={};user={user};options={options};search_path={path}", self.timezone)
+        let (user, options) = (self.user.get().map_or("", String::as_str), self.config.get_options().unwrap_or(""));
+        let (timezone, of_user, of_options) = (&self.timezone, user.len(), options.len());
+        format!("TimeZone={timezone};user={of_user}:{user};options={of_options}:{options};search_path={path}")
     }
 }
 

@@ -5,7 +5,7 @@
 //! An answer's tags come from its query's verdict, and a verdict is true of one state of the schema. So each entry carries
 //! the *basis* that its tags rest on, and only entries of the present basis are certified.
 //!
-//! Verdicts are replaced one by one. While they are, the basis is none at all:
+//! Where definitions have changed, verdicts are replaced while the basis is none at all:
 //! 1. `unsettle`: the basis is gone, the version is raised;
 //! 2. every query is judged anew;
 //! 3. `rest_on`: the new basis is there, the version is raised.
@@ -13,12 +13,17 @@
 //! A fill takes the basis first and the verdict second. Between 1 and 3 it takes none, and what it brings is given and not
 //! kept; before 1 it takes one that is no longer in force when it lands; after 3 it finds the new verdict.
 //!
+//! Where queries come, or have another shape, the basis stays in force meanwhile. A verdict that replaces one then says of the same
+//! definitions what that said. A query that has none *yet* rests on nothing: the same basis may be that of its verdict in a moment,
+//! and what it had filled before would count as fresh without a tag of the tables that it reads. Nor does one that is in force no more,
+//! and that a request under way still has: whoever judges queries judges it no longer. (One that differs in its lifetimes alone is
+//! known as the one in force.)
+//!
 //! # What pods share
 //! The basis is this process's own: of all its queries, by a name that outlives reloads. Other pods have other queries and other
 //! names, so what is shared of a query stands under the fingerprint of its verdict alone ([`Verdict::found_in`]), which comes with
 //! the tags out of one load: whatever happens to the basis meanwhile, an answer is shared under the definitions that its tags were
-//! found in, or not at all. A query without a verdict, where there is a basis, shares nothing: it gets one in a moment. Where
-//! nothing is known of the schema, the basis' constant is the place's, too.
+//! found in, or not at all. Where nothing is known of the schema, the basis' constant is the place's, too.
 //!
 //! [`Verdict::found_in`]: crate::catalog::verdict::Verdict::found_in
 
@@ -161,8 +166,13 @@ impl Readthrough {
         // The basis first, the verdict second.
         let basis = self.basis();
         let (tags, max_lag, schema) = route.rests_on(key);
-        let schema = if basis == UNKNOWN { Some(UNKNOWN) } else { schema.map(bits) };
-        Rests { tags, basis, schema, max_lag }
+        if basis == UNKNOWN {
+            return Rests { tags, basis, schema: Some(UNKNOWN), max_lag };
+        }
+        let in_force = self.routes();
+        let is_judged = in_force.find(route.query().name()).is_some_and(|it| it.query().is_known_as(route.query()));
+        let basis = if is_judged && schema.is_some() { basis } else { UNSETTLED };
+        Rests { tags, basis, schema: schema.map(bits), max_lag }
     }
 
     /// What an answer's tags rest on that are taken after this call.

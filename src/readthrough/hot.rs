@@ -27,6 +27,7 @@ use super::Readthrough;
 use super::directives::Directives;
 use super::look::{Ask, Vouched};
 use super::route::Route;
+use super::routes::Routes;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::cache::store::Store;
@@ -99,6 +100,13 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// The query that asks for it now, where one of that name and shape does.
+    fn in_force(&self, routes: &Routes) -> Option<(Arc<Route>, Arc<Prepared>)> {
+        let route = routes.find(self.route.query().name())?;
+        let prepared = route.query().prepared().filter(|now| now.fingerprint == self.prepared.fingerprint)?;
+        Some((Arc::clone(route), prepared))
+    }
+
     /// `entry` was invalidated; whether it is read often enough to be refreshed for that.
     fn judge(&mut self, entry: &Entry) -> bool {
         // Who was judged already and not refreshed has not been given since.
@@ -224,12 +232,14 @@ impl Readthrough {
         let now = self.clock.now();
         let mut kept = self.hot.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.take_in(&self.store, now);
+        let routes = self.routes();
         let mut due = vec![];
         kept.candidates.retain(|key, candidate| {
             let Some(entry) = self.store.peek(key.as_bytes()).filter(|entry| entry.is_counted()) else { return false };
             if touched.concerns(&entry) && self.vouch(&entry, now) == Vouched::Outdated {
+                // As it is in force now: with its present lifetimes, and judged by whoever judges.
+                let Some((route, prepared)) = candidate.in_force(&routes) else { return false };
                 if candidate.judge(&entry) {
-                    let (route, prepared) = (Arc::clone(&candidate.route), Arc::clone(&candidate.prepared));
                     due.push(Due { key: key.clone(), route, prepared, uses: entry.uses() });
                 } else {
                     self.metrics.proactive(Proactive::Damped);

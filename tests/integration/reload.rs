@@ -321,3 +321,55 @@ async fn a_file_that_changes_is_taken_by_itself_and_never_half_of_it() {
     .await;
     assert_eq!(shop.ask("categories").await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_new_queries_cannot_be_judged_they_keep_nothing_and_the_others_are_what_they_were() {
+    let reviews = "[queries.reviews]\nsql = \"SELECT count(*) AS n FROM shop.reviews\"\n";
+    let shop = Shop::open(QUIET, reviews).await;
+    assert_eq!(shop.ask("product?id=1").await.status, 200);
+    let (client, watching) = (shop.database.client().await, shop.database.client().await);
+    client.batch_execute("BEGIN; LOCK TABLE shop.reviews IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let analyses = async || {
+        let sql = "SELECT count(*) FROM pg_locks WHERE relation = 'shop.reviews'::regclass AND NOT granted";
+        watching.query_one(sql, &[]).await.expect("a count").get::<_, i64>(0)
+    };
+
+    let coming = format!("{reviews}[queries.coming]\nsql = \"SELECT count(*) AS n FROM shop.categories\"\n");
+    reloaded(&shop.reload(&toml(QUIET, &coming)).await);
+    for n in 1..=2 {
+        assert_eq!(shop.ask("coming").await.status, 200);
+        assert_eq!(shop.statements("coming").await, f64::from(n));
+    }
+    assert_eq!(shop.ask("product?id=1").await.status, 200);
+    assert_eq!(shop.statements("product").await, 1.0);
+
+    // Taken back while an analysis is under way, which then fails.
+    eventually("another analysis waits", WITHIN, async || match analyses().await {
+        1 => Ok(()),
+        n => Err(n),
+    })
+    .await;
+    reloaded(&shop.reload(&toml(QUIET, reviews)).await);
+    eventually("it has failed", WITHIN, async || match analyses().await {
+        0 => Ok(()),
+        n => Err(n),
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(shop.ask("product?id=1").await.status, 200);
+        assert_eq!(shop.ask("product?id=2").await.status, 200);
+    }
+    assert_eq!(shop.statements("product").await, 2.0, "what was kept is, and what comes is, too");
+
+    // And once they can be, all are.
+    client.batch_execute("ROLLBACK").await.expect("unlocked");
+    reloaded(&shop.reload(&toml(QUIET, &coming)).await);
+    let before = shop.statements("coming").await;
+    eventually("it is kept", WITHIN, async || {
+        assert_eq!(shop.ask("coming").await.status, 200);
+        let label = shop.ask("coming").await.header("cache-status").expect("a label").to_owned();
+        if label.contains("hit") { Ok(()) } else { Err(label) }
+    })
+    .await;
+    assert!(shop.statements("coming").await > before);
+}

@@ -21,22 +21,26 @@ pub fn policy() -> Policy {
     Policy { ttl: S(100), jitter: 0.0, early_refresh: 0.0, timeout: S(30), max_lag: S(2), ..Policy::default() }
 }
 
-/// A bench whose queries depend on all of `s.t`, with an event stream that has seen everything below 100.
-pub fn followed(bounds: Bounds, policy: Policy) -> Bench {
-    let bench = bench(bounds, policy.clone(), policy);
-    let relation = Relation { schema: "s".into(), name: "t".into(), oid: 1 };
-    let installed = Triggers::Installed { tag: "s.t".into(), columns: vec![] };
+/// That a query depends on all of this table of schema `s`.
+pub fn verdict(table: &str) -> Arc<Verdict> {
+    let relation = Relation { schema: "s".into(), name: table.into(), oid: 1 };
+    let installed = Triggers::Installed { tag: format!("s.{table}").into(), columns: vec![] };
     let member = Member { relation: relation.clone(), columns: vec![], triggers: installed };
-    let verdict = Verdict {
+    Arc::new(Verdict {
         shape: 1,
         at_best: Kind::Exact,
         reasons: vec![],
         dependencies: vec![Dependency { relation, rows: None, family: vec![member] }],
         closure: Closure::default(),
         schema: SchemaFingerprint(9),
-    };
+    })
+}
+
+/// A bench whose queries depend on all of `s.t`, with an event stream that has seen everything below 100.
+pub fn followed(bounds: Bounds, policy: Policy) -> Bench {
+    let bench = bench(bounds, policy.clone(), policy);
     for query in bench.catalog.iter() {
-        query.judge(Arc::new(verdict.clone()));
+        query.judge(verdict("t"));
     }
     bench.read.ledger().expect_stream();
     bench.read.rest_on(Some(SchemaFingerprint(7)));
@@ -237,6 +241,24 @@ async fn while_verdicts_are_found_out_nothing_is_fresh_and_nothing_is_kept() {
     assert!(is_fresh(&bench, "a", b"k"));
     bench.read.rest_on(Some(SchemaFingerprint(8)));
     assert!(is_fresh(&bench, "a", b"k"), "the same");
+}
+
+#[tokio::test]
+async fn a_query_that_has_no_verdict_yet_keeps_nothing_and_the_others_do() {
+    let mut bench = followed(BOUNDS, policy());
+    let query = Arc::clone(bench.catalog.get("b").expect("declared"));
+    query.unjudge();
+    let answer = fill(&mut bench, "b", b"of b", "100:100:", "[1]").await;
+    assert!(matches!(answer.source, Source::Fill { stored: Stored::Passed, .. }));
+    fill(&mut bench, "a", b"k", "100:100:", "[1]").await;
+    assert!(is_fresh(&bench, "a", b"k"));
+    // What it is judged by may be the same state of definitions, and the same basis.
+    query.judge(verdict("t"));
+    bench.read.rest_on(Some(SchemaFingerprint(7)));
+    fill(&mut bench, "b", b"of b", "100:100:", "[1]").await;
+    assert!(is_fresh(&bench, "b", b"of b"));
+    poll(&bench, "106:106:", &[(105, "s.t")]);
+    assert!(!is_fresh(&bench, "b", b"of b"));
 }
 
 #[tokio::test]

@@ -1,14 +1,18 @@
 //! Hot answers are refreshed as soon as they are invalidated, and only those.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use seawall::cache::entry::Freshness;
+use seawall::catalog::Shape;
 use seawall::catalog::policy::Policy;
+use seawall::catalog::verdict::SchemaFingerprint;
 use seawall::readthrough::{Bounds, Touched};
 use seawall::tag::Tag;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::events::{fill, followed, is_fresh, policy, poll};
-use super::origin::{BOUNDS, Bench, Running, Script, settle, stamp};
+use super::events::{fill, followed, is_fresh, policy, poll, verdict};
+use super::origin::{BOUNDS, Bench, Running, Script, declare, settle, stamp};
 
 fn proactive() -> Policy {
     Policy { proactive_refresh: true, ..policy() }
@@ -72,6 +76,37 @@ async fn what_was_read_twice_is_refreshed_before_anybody_asks_and_nothing_else()
     bench.read.refresh_hot(Touched::Everything);
     tokio::task::yield_now().await;
     assert!(matches!(bench.begun.try_recv(), Err(TryRecvError::Empty)));
+}
+
+#[tokio::test]
+async fn after_a_reload_what_was_hot_is_refreshed_by_what_is_in_force() {
+    let mut bench = bench(2);
+    fill(&mut bench, "a", b"hot", "100:100:", "[1]").await;
+    read(&bench, b"hot", 5);
+    assert!(bench.read.watches());
+    // Another bound, so another query, of the same shape: its answers are those of the former one's keys.
+    let changed = Policy { max_rows: 7, ttl: Duration::from_secs(50), ..proactive() };
+    let next = bench.catalog.succeed(vec![declare("a", changed), declare("b", proactive())]);
+    let query = next.get("a").expect("declared");
+    query.reshape(Shape::Ready(Arc::clone(&bench.prepared)));
+    query.judge(verdict("u"));
+    bench.read.rest_on(Some(SchemaFingerprint(8)));
+    bench.read.replace(&next);
+    fill(&mut bench, "a", b"hot", "100:100:", "[1]").await;
+    read(&bench, b"hot", 5);
+
+    let touched = |bench: &Bench, xid: u64| {
+        bench.clock.advance(Duration::from_nanos(1));
+        poll(bench, &format!("{0}:{0}:", xid + 1), &[(xid, "s.u")]);
+    };
+    touched(&bench, 105);
+    bench.read.refresh_hot(Touched::Tags(&[Tag::new("s.u")]));
+    refreshed(&mut bench, b"hot", "106:106:").await;
+    assert!(is_fresh(&bench, "a", b"hot"));
+    let entry = bench.read.store().peek(b"hot").expect("stored");
+    assert_eq!(entry.freshness(bench.clock.now()), Freshness::Fresh(Duration::from_secs(50)));
+    touched(&bench, 107);
+    assert!(!is_fresh(&bench, "a", b"hot"), "it is known to depend on that table");
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use seawall::catalog::policy::Policy;
 use seawall::catalog::{Catalog, Declaration, Shape};
-use seawall::readthrough::Look;
+use seawall::readthrough::{Ask, Directives, Look};
 
+use super::events::{followed, is_fresh, policy, poll, verdict};
 use super::origin::{BOUNDS, Script, bench, declare};
 
 #[tokio::test]
@@ -39,6 +40,35 @@ async fn queries_that_both_catalogs_have_keep_their_entries_and_their_flights() 
     let new = bench.ask("c", b"k2");
     bench.begun.recv().await.expect("a statement").end(Script::Answer("l", "[3]"));
     assert!(new.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_answered_by_a_query_that_is_gone_and_its_answer_is_kept_only_where_it_asks_the_same() {
+    for (keeps, changed) in
+        [(true, Policy { ttl: Duration::from_secs(50), ..policy() }), (false, Policy { max_rows: 7, ..policy() })]
+    {
+        let mut bench = followed(BOUNDS, policy());
+        let (route, arrived) = (bench.route("a"), bench.clock.now());
+        let next = bench.catalog.succeed(vec![declare("a", changed)]);
+        let query = next.get("a").expect("declared");
+        query.reshape(Shape::Ready(Arc::clone(&bench.prepared)));
+        query.judge(verdict("u"));
+        bench.read.replace(&next);
+        // Its body has arrived by now.
+        let (read, prepared) = (Arc::clone(&bench.read), Arc::clone(&bench.prepared));
+        let asked = tokio::spawn(async move {
+            let ask = Ask { route: &route, prepared: &prepared, key: b"k", arrived, directives: Directives::default() };
+            let Look::Rebuild(want) = read.look(&ask) else { panic!("nothing is stored") };
+            read.read(&ask, want).await
+        });
+        bench.begun.recv().await.expect("a statement").end(Script::Under("100:100:", "[1]"));
+        assert!(asked.await.expect("no panic").is_ok());
+        assert_eq!(is_fresh(&bench, "a", b"k"), keeps);
+        if keeps {
+            poll(&bench, "106:106:", &[(105, "s.u")]);
+            assert!(!is_fresh(&bench, "a", b"k"), "its tags are of the verdict in force");
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! A change is in force with the poll that sees it: what was stored before is flushed with that poll's snapshot, and once more
 //! with the next one that looks. (Queries take no locks on functions and types, so a statement's snapshot can see a change
 //! that its backend's caches have missed.) Until every query is judged anew, nothing that is filled is kept.
+//!
+//! While something is known (`present`), the read path rests on its basis: whoever puts another in its place says so to the read path
+//! under the same lock.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -208,8 +211,19 @@ impl Schema {
                     Some(Ok(Err(error))) => error.to_string(),
                     _ => "it ended without an outcome".into(),
                 };
-                tracing::warn!(reason, "what queries depend on can't be found out: nothing is kept until it is");
-                self.read.unsettle();
+                let state = self.settled.lock();
+                if state.generation != began {
+                    // Of others than are in force by now.
+                    return;
+                }
+                // What is known stands, and so does what rests on it: what has no verdict yet rests on nothing.
+                let kept = if state.present.is_some() {
+                    "what has no verdict yet is not kept"
+                } else {
+                    self.read.unsettle();
+                    "nothing is kept"
+                };
+                tracing::warn!(reason, "what queries depend on can't be found out: {kept} until it is");
                 self.retry_at = Instant::now() + RETRY;
             }
         }

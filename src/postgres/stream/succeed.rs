@@ -31,7 +31,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 struct Judged {
     /// That it was found out in.
     generation: u64,
-    /// Verdicts to be put in force, where those that they took over are not enough.
+    /// Verdicts to be put in force, where those that there are don't do.
     found: Option<Found>,
     present: Present,
 }
@@ -46,7 +46,7 @@ impl Postgres {
         if !unprepared.is_empty() && timeout(WITHIN, self.prepare_all(&unprepared)).await.is_err() {
             tracing::warn!("new queries could not be prepared in time: they can be asked once they are");
         }
-        let judged = timeout(WITHIN, self.judge(&next, in_force)).await.ok().flatten();
+        let judged = timeout(WITHIN, self.judge(&next)).await.ok().flatten();
         let mut state = self.settled.lock();
         match judged {
             Some(judged) if judged.generation == state.generation => {
@@ -54,8 +54,7 @@ impl Postgres {
                 state.put(Some(judged.present));
             }
             _ => {
-                // What those in force have been judged since is what these are, and an analysis under way is of those alone.
-                next.takes_the_verdicts_of(&in_force.load());
+                // An analysis under way is of the former ones. Those that ask the same are judged by it all the same.
                 let present = state.present.take();
                 state.put(present);
             }
@@ -68,11 +67,9 @@ impl Postgres {
     }
 
     /// What is known of `next`, if it can be known without disturbing what rests on what is known now.
-    async fn judge(&self, next: &Catalog, in_force: &InForce) -> Option<Judged> {
+    async fn judge(&self, next: &Catalog) -> Option<Judged> {
         let (generation, former) = {
             let state = self.settled.lock();
-            // They may have been judged anew since `next` was made of them.
-            next.takes_the_verdicts_of(&in_force.load());
             (state.generation, state.present.clone()?)
         };
         let shapes = shapes(next);
