@@ -143,6 +143,8 @@ pub struct Run {
     pub chaos: Option<Chaos>,
     pub relay: Option<Relay>,
     pub sharing: Option<Sharing>,
+    /// Answers that pods took from each other while things broke; whoever ends a pod counts what it had taken.
+    pub taken: f64,
     breaks: &'static [(&'static str, u64)],
     forms: Vec<&'static str>,
     /// What pods and `seawall migrate` are configured with.
@@ -255,6 +257,7 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
         chaos,
         relay,
         sharing,
+        taken: 0.0,
         breaks,
         forms: forms.clone(),
         toml,
@@ -316,6 +319,9 @@ pub async fn run(plan: Plan, breaking: impl AsyncFnOnce(&mut Run)) -> Run {
     while let Some(ended) = readers.join_next().await {
         ended.expect("every answer makes sense");
     }
+    for pod in &run.pods {
+        run.taken += taken(pod).await;
+    }
     agrees(&world).await;
     // What is broken on purpose need not come round.
     if !is_broken {
@@ -335,6 +341,11 @@ async fn set_up(cluster: &Cluster, plan: &Plan) {
     for sql in [schema::TABLES, &schema::rows(), &plan.tables] {
         owner.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {:?}", error.as_db_error()));
     }
+}
+
+/// Answers that a pod took from others.
+pub async fn taken(pod: &Pod) -> f64 {
+    pod.metric("seawall_shared_values_total{outcome=\"hit\"}").await
 }
 
 /// Once nothing is written or broken any more, everything can be asked of every pod, and is answered within the promise.

@@ -60,30 +60,40 @@ impl Sharing {
         }
     }
 
-    /// Breaks it and mends it again and again, until the run is over.
+    /// Breaks it and mends it again and again, until the run is over: every way once, in any order, and again.
     pub async fn breaks(&mut self, world: &World, mut rng: Rng) {
+        let mut ways = vec![];
         while !world.is_over() {
             world.idle(ms(rng.u64(300..1_000))).await;
-            match self {
-                Self::One(redis, way) => {
-                    if rng.u8(0..3) == 0 {
-                        cut_off(way, world, &mut rng).await;
-                    } else {
-                        break_one(redis, world, &mut rng).await;
-                    }
-                }
-                Self::Watched(watched) => replace_the_master(watched, world, &mut rng).await,
-                Self::Masters(masters) => break_a_cluster(masters, world, &mut rng).await,
+            if ways.is_empty() {
+                ways = (0..self.ways()).collect();
+                rng.shuffle(&mut ways);
             }
-            world.tally().fault(FAULTS);
+            let way = ways.pop().expect("some");
+            let has_broken = match self {
+                Self::One(redis, network) => break_one(redis, network, way, world, &mut rng).await,
+                Self::Watched(watched) => replace_the_master(watched, way, world, &mut rng).await,
+                Self::Masters(masters) => break_a_cluster(masters, way, world, &mut rng).await,
+            };
+            if has_broken {
+                world.tally().fault(FAULTS);
+            }
+        }
+    }
+
+    fn ways(&self) -> u8 {
+        match self {
+            Self::One(..) => 11,
+            Self::Watched(_) => 3,
+            Self::Masters(_) => 4,
         }
     }
 }
 
-/// Killed and started empty or with what it once held, paused, flushed, full, made a replica, and what it holds exchanged and
-/// harmed.
-async fn break_one(redis: &mut TestRedis, world: &World, rng: &mut Rng) {
-    match rng.u8(0..8) {
+/// Killed and started empty or with what it once held, paused, flushed, full, made a replica, what it holds exchanged and harmed;
+/// out of reach, slow, and ended in the middle of an answer. Whether there was anything to break.
+async fn break_one(redis: &mut TestRedis, network: &Chaos, way: u8, world: &World, rng: &mut Rng) -> bool {
+    match way {
         0 => {
             redis.kill();
             world.idle(ms(rng.u64(0..500))).await;
@@ -105,58 +115,61 @@ async fn break_one(redis: &mut TestRedis, world: &World, rng: &mut Rng) {
             world.idle(ms(500)).await;
             redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
         }
-        5 => redis.dump().await,
-        6 => redis.roll_back().await,
-        _ => {
+        5 => {
+            redis.dump().await;
+            world.idle(ms(rng.u64(100..1_000))).await;
+            redis.roll_back().await;
+        }
+        6 => {
             let keys = redis.values().await;
-            for pair in keys.chunks(2) {
+            for (n, pair) in keys.chunks(2).enumerate() {
                 match pair {
-                    [one, other] => redis.ask::<()>(&["COPY", one, other, "REPLACE"]).await,
-                    rest => redis.ask::<()>(&["SET", &rest[0], "garbage", "PX", "60000"]).await,
+                    [one, other] if n > 0 => redis.ask::<()>(&["COPY", one, other, "REPLACE"]).await,
+                    harmed => redis.ask::<()>(&["SET", &harmed[0], "garbage", "PX", "60000"]).await,
                 }
             }
+            return !keys.is_empty();
         }
+        7 => cut_off(network, Mode::BlackHole, ms(rng.u64(100..1_500)), world).await,
+        8 => cut_off(network, Mode::Trickle { bytes: 100, every: ms(20) }, ms(rng.u64(200..1_000)), world).await,
+        9 => cut_off(network, Mode::Cut { after: rng.usize(1..3_000) }, ms(rng.u64(200..600)), world).await,
+        _ => cut_off(network, Mode::Reset, Duration::ZERO, world).await,
     }
+    true
 }
 
-/// Out of reach, slow, and ended in the middle of an answer.
-async fn cut_off(way: &Chaos, world: &World, rng: &mut Rng) {
-    let (mode, time) = match rng.u8(0..4) {
-        0 => (Mode::BlackHole, ms(rng.u64(100..1_500))),
-        1 => (Mode::Trickle { bytes: 100, every: ms(20) }, ms(rng.u64(200..1_000))),
-        2 => (Mode::Cut { after: rng.usize(1..3_000) }, ms(rng.u64(200..600))),
-        _ => (Mode::Reset, Duration::ZERO),
-    };
-    way.set(mode).await;
+async fn cut_off(network: &Chaos, mode: Mode, time: Duration, world: &World) {
+    network.set(mode).await;
     world.idle(time).await;
-    way.set(Mode::Pass).await;
+    network.set(Mode::Pass).await;
 }
 
 /// Killed, paused for longer than sentinels bear, or told to go: another takes its place, and it comes back as its replica. One
 /// that was paused is for a moment a master that nobody else takes for one, with what it held.
-async fn replace_the_master(watched: &mut Watched, world: &World, rng: &mut Rng) {
+async fn replace_the_master(watched: &mut Watched, way: u8, world: &World, rng: &mut Rng) -> bool {
     let port = watched.master().await;
     let is_master = |server: &TestRedis| server.port() == port;
     let at = watched.servers.iter().position(is_master).expect("one of them");
-    let how = rng.u8(0..3);
-    match how {
+    world.idle(ms(rng.u64(0..300))).await;
+    match way {
         0 => watched.servers[at].kill(),
         1 => watched.servers[at].signal(Signal::STOP),
         _ => watched.fail_over().await,
     }
     watched.has_another_than(port).await;
-    match how {
+    match way {
         0 => watched.servers[at].restart().await,
         1 => watched.servers[at].signal(Signal::CONT),
         _ => {}
     }
     world.tally().fault("masters replaced");
+    true
 }
 
 /// A master is killed or paused for a moment, all of them are emptied, or some slots move.
-async fn break_a_cluster(masters: &mut Masters, world: &World, rng: &mut Rng) {
+async fn break_a_cluster(masters: &mut Masters, way: u8, world: &World, rng: &mut Rng) -> bool {
     let at = rng.usize(0..3);
-    match rng.u8(0..4) {
+    match way {
         0 => {
             masters.servers[at].kill();
             world.idle(ms(rng.u64(0..1_000))).await;
@@ -177,6 +190,9 @@ async fn break_a_cluster(masters: &mut Masters, world: &World, rng: &mut Rng) {
         _ => {
             let to = (at + rng.usize(1..3)) % 3;
             let slots = masters.slots_with_keys(at).await;
+            if slots.is_empty() {
+                return false;
+            }
             for &slot in &slots {
                 masters.begin_to_move(slot, at, to).await;
             }
@@ -187,4 +203,5 @@ async fn break_a_cluster(masters: &mut Masters, world: &World, rng: &mut Rng) {
             world.tally().fault("slots moved");
         }
     }
+    true
 }

@@ -65,7 +65,10 @@ impl TestRedis {
     }
 
     async fn try_client(&self) -> Result<MultiplexedConnection, redis::RedisError> {
-        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+        // A machine that is busy with the tests may take its time.
+        let patience =
+            redis::AsyncConnectionConfig::new().set_connection_timeout(Some(WITHIN)).set_response_timeout(Some(WITHIN));
+        redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&patience).await
     }
 
     /// What it answers to one command.

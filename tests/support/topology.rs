@@ -205,7 +205,7 @@ impl Masters {
     pub async fn agree(&self) {
         for server in &self.servers {
             eventually("they agree", WITHIN, async || {
-                let info: String = server.ask(&["CLUSTER", "INFO"]).await;
+                let info = server.try_ask::<String>(&["CLUSTER", "INFO"]).await.map_err(|error| error.to_string())?;
                 let is = |line: &str| info.lines().any(|it| it.trim() == line);
                 if is("cluster_state:ok") && is("cluster_slots_ok:16384") && is("cluster_size:3") {
                     Ok(())

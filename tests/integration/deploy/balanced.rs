@@ -18,7 +18,7 @@ use super::super::support::http::{Client, Response};
 use super::super::support::pod::Pod;
 use super::super::support::redis::TestRedis;
 use super::super::support::service::{migrate, plan, text};
-use super::super::support::{TestDatabase, database};
+use super::super::support::{Gate, TestDatabase, database};
 use super::read;
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -54,12 +54,12 @@ struct Balanced {
 }
 
 impl Balanced {
-    /// Pods that reach the database at `url`.
-    async fn start(database: &TestDatabase, url: &str) -> Self {
+    /// Pods that reach the database at `url`, with `more` queries.
+    async fn start(database: &TestDatabase, url: &str, more: &str) -> Self {
         let redis = TestRedis::start().await;
         let queries = "[invalidation]\nsource = \"log\"\n[queries.product]\n\
             sql = \"SELECT id, price FROM shop.products WHERE id = :id\"\nresult = \"row\"\n";
-        let config = format!("{}{queries}", redis.section(""));
+        let config = format!("{}{queries}{more}", redis.section(""));
         migrate(&plan(&database.url, &config)).await;
         let config = format!("drain_delay = \"1s\"\n{}", text(url, &config));
         let pods = join_all((0..3).map(|_| Pod::start(&config, None))).await;
@@ -141,7 +141,7 @@ async fn api(prometheus: SocketAddr, what: &str) -> Result<Value, String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_is_told_to_stop_loses_no_request_and_prometheus_sees_all() {
     let database = database().await;
-    let mut balanced = Balanced::start(&database, &database.url).await;
+    let mut balanced = Balanced::start(&database, &database.url, "").await;
     let (address, (_prometheus, prometheus)) = (balanced.address, balanced.watched());
     let load: Vec<_> = (0..8_u32)
         .map(|n| {
@@ -190,6 +190,34 @@ async fn a_pod_that_is_told_to_stop_loses_no_request_and_prometheus_sees_all() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_that_a_pod_dies_over_is_answered_by_another() {
+    let database = database().await;
+    let gate = Gate::closed(&database).await;
+    let held = format!("[queries.held]\nsql = \"SELECT 7 AS n FROM {} AS gate\"\ntimeout = \"20s\"\n", gate.sql());
+    let mut balanced = Balanced::start(&database, &database.url, &held).await;
+    let address = balanced.address;
+    let asked: Vec<_> = (0..6)
+        .map(|_| {
+            tokio::spawn(async move {
+                let fields = "Content-Type: application/json\r\n";
+                Client::new(address).send("POST", "/v1/queries/held", fields, "{}").await.expect("an answer")
+            })
+        })
+        .collect();
+    eventually("each pod has some of them", WITHIN, async || {
+        let waiting = join_all(balanced.pods.iter().map(|pod| pod.metric("seawall_waiters"))).await;
+        if waiting.iter().all(|&n| n >= 1.0) && waiting.iter().sum::<f64>() == 6.0 { Ok(()) } else { Err(waiting) }
+    })
+    .await;
+    drop(balanced.pods.remove(0));
+    gate.open().await;
+    for one in asked {
+        let answer = one.await.expect("no panic");
+        assert_eq!((answer.status, answer.text()), (200, "[{\"n\":7}]".to_owned()));
+    }
+}
+
 /// Questions that pods have answers to.
 const KEPT: u64 = 20;
 
@@ -199,7 +227,7 @@ async fn while_postgres_is_away_misses_take_no_pod_and_so_no_hit_out_of_the_bala
     let port = database.url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next()).expect("a port");
     let proxy = Chaos::before(port.parse().expect("a port"));
     let url = database.url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port));
-    let balanced = Balanced::start(&database, &url).await;
+    let balanced = Balanced::start(&database, &url, "").await;
     let address = balanced.address;
     let mut client = Client::new(address);
     for id in 1..=KEPT {
