@@ -54,7 +54,7 @@ fn set_up_statement() -> String {
     ];
     let mut sql = "SELECT pg_catalog.set_config('search_path', \
                    coalesce($1, pg_catalog.current_setting('search_path')), false), \
-                   session_user::text, pg_catalog.set_config('TimeZone', $2, false)"
+                   pg_catalog.format('%L as %L', session_user, current_user), pg_catalog.set_config('TimeZone', $2, false)"
         .to_owned();
     let timeout = FIRST_STATEMENT_TIMEOUT_MS.to_string();
     for (name, value) in pinned.into_iter().chain([("statement_timeout", &*timeout)]) {
@@ -89,7 +89,7 @@ pub(super) struct Connector {
     set_up: String,
     timezone: String,
     search_path: OnceLock<String>,
-    /// As Postgres calls it: the URL need not name one.
+    /// As Postgres calls it: the URL need not name one. With the role that it is by a setting of its own, which is whom policies see.
     user: OnceLock<String>,
 }
 

@@ -20,7 +20,7 @@
 //! known as the one in force.)
 //!
 //! # What pods share
-//! The basis is this process's own: of all its queries, by a name that outlives reloads. Other pods have other queries and other
+//! The basis is this process's own: of one analysis of its queries, by a name that outlives reloads. Other pods have other queries and other
 //! names, so what is shared of a query stands under the fingerprint of its verdict alone ([`Verdict::found_in`]), which comes with
 //! the tags out of one load: whatever happens to the basis meanwhile, an answer is shared under the definitions that its tags were
 //! found in, or not at all. Where nothing is known of the schema, the basis' constant is the place's, too.

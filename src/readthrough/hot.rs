@@ -90,23 +90,34 @@ struct Kept {
     make_room_from: Moment,
 }
 
-struct Candidate {
+/// By which query something was asked for.
+#[derive(Clone)]
+struct Asked {
+    /// As it was then; for its name.
     route: Arc<Route>,
-    prepared: Arc<Prepared>,
+    /// The fingerprint of its shape.
+    shape: u64,
+}
+
+struct Candidate {
+    asked: Asked,
     /// Between two invalidations, on average.
     reads: f32,
     /// The entry that was judged last.
     judged: Option<Moment>,
 }
 
-impl Candidate {
-    /// The query that asks for it now, where one of that name and shape does.
+impl Asked {
+    /// As it is in force now, with its present lifetimes, and judged by whoever judges; where one of that name and shape still asks for it
+    /// to be refreshed.
     fn in_force(&self, routes: &Routes) -> Option<(Arc<Route>, Arc<Prepared>)> {
         let route = routes.find(self.route.query().name())?;
-        let prepared = route.query().prepared().filter(|now| now.fingerprint == self.prepared.fingerprint)?;
-        Some((Arc::clone(route), prepared))
+        let prepared = route.query().prepared().filter(|now| now.fingerprint == self.shape)?;
+        route.query().policy().proactive_refresh.then(|| (Arc::clone(route), prepared))
     }
+}
 
+impl Candidate {
     /// `entry` was invalidated; whether it is read often enough to be refreshed for that.
     fn judge(&mut self, entry: &Entry) -> bool {
         // Who was judged already and not refreshed has not been given since.
@@ -150,8 +161,8 @@ impl Hot {
         if ask.key.len() > KEY_BYTES {
             return;
         }
-        let (route, prepared) = (Arc::clone(ask.route), Arc::clone(ask.prepared));
-        let candidate = Candidate { route, prepared, reads: READS_AT_FIRST, judged: None };
+        let asked = Asked { route: Arc::clone(ask.route), shape: ask.prepared.fingerprint };
+        let candidate = Candidate { asked, reads: READS_AT_FIRST, judged: None };
         // Where the queue is full, others are hot enough.
         let _ = self.offers.try_send((Key::new(ask.key), candidate));
     }
@@ -192,8 +203,7 @@ impl Kept {
 /// A candidate to be refreshed.
 struct Due {
     key: Key,
-    route: Arc<Route>,
-    prepared: Arc<Prepared>,
+    asked: Asked,
     uses: u32,
 }
 
@@ -232,15 +242,13 @@ impl Readthrough {
         let now = self.clock.now();
         let mut kept = self.hot.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.take_in(&self.store, now);
-        let routes = self.routes();
         let mut due = vec![];
         kept.candidates.retain(|key, candidate| {
             let Some(entry) = self.store.peek(key.as_bytes()).filter(|entry| entry.is_counted()) else { return false };
             if touched.concerns(&entry) && self.vouch(&entry, now) == Vouched::Outdated {
-                // As it is in force now: with its present lifetimes, and judged by whoever judges.
-                let Some((route, prepared)) = candidate.in_force(&routes) else { return false };
                 if candidate.judge(&entry) {
-                    due.push(Due { key: key.clone(), route, prepared, uses: entry.uses() });
+                    let asked = candidate.asked.clone();
+                    due.push(Due { key: key.clone(), asked, uses: entry.uses() });
                 } else {
                     self.metrics.proactive(Proactive::Damped);
                 }
@@ -260,9 +268,10 @@ impl Readthrough {
             // Somebody asked meanwhile.
             return;
         }
+        let Some((route, prepared)) = due.asked.in_force(&self.routes()) else { return };
         let ask = Ask {
-            route: &due.route,
-            prepared: &due.prepared,
+            route: &route,
+            prepared: &prepared,
             key: due.key.as_bytes(),
             arrived,
             directives: Directives::default(),

@@ -23,6 +23,9 @@ use crate::readthrough::origin::OriginError;
 /// Where queries ask for nothing shorter.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Queries that a warning names at most.
+const NAMED: usize = 10;
+
 /// After an analysis that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -80,11 +83,11 @@ pub(super) struct Present {
 }
 
 impl Present {
-    /// What answers rest on: the definitions, and the shapes that were judged. Of a query that had none there is no verdict, so
-    /// what it stored then is not what it would store now.
-    fn new(analysed: Analysed, shapes: Vec<Option<u64>>) -> Self {
-        let bytes: Vec<u8> = shapes.iter().flat_map(|shape| shape.unwrap_or_default().to_le_bytes()).collect();
-        let basis = SchemaFingerprint(analysed.fingerprint.0 ^ xxhash_rust::xxh3::xxh3_128(&bytes));
+    /// What answers rest on: this analysis, which took the place of the `generation`-th. The definitions would not do: where a query
+    /// is taken away and comes back, those of the others may be as they were, and nobody has looked at its own in between.
+    fn new(analysed: Analysed, shapes: Vec<Option<u64>>, generation: u64) -> Self {
+        let bytes = [analysed.fingerprint.0.to_le_bytes(), u128::from(generation).to_le_bytes()].concat();
+        let basis = SchemaFingerprint(xxhash_rust::xxh3::xxh3_128(&bytes));
         Self { analysed, shapes, basis }
     }
 }
@@ -200,7 +203,7 @@ impl Schema {
                     return;
                 }
                 // Verdicts first: what begins on the new basis is tagged by them.
-                let present = Present::new(found.judge(), shapes);
+                let present = Present::new(found.judge(), shapes, state.generation);
                 self.read.rest_on(Some(present.basis));
                 state.put(Some(present));
                 // What changed meanwhile shows at once.
@@ -223,7 +226,11 @@ impl Schema {
                     self.read.unsettle();
                     "nothing is kept"
                 };
-                tracing::warn!(reason, "what queries depend on can't be found out: {kept} until it is");
+                let catalog = self.catalog.load();
+                let unjudged = catalog.iter().filter(|query| query.prepared().is_some() && query.verdict().is_none());
+                let unjudged: Vec<&str> = unjudged.map(|query| query.name()).take(NAMED).collect();
+                let unjudged = unjudged.join(", ");
+                tracing::warn!(reason, unjudged, "what queries depend on can't be found out: {kept} until it is");
                 self.retry_at = Instant::now() + RETRY;
             }
         }

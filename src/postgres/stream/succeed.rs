@@ -5,7 +5,7 @@
 //! found in. It stays what it was, and with it every entry of the queries that stay, if it can be shown that no definition has
 //! changed in between:
 //!
-//! 1. the new catalog is analysed, which finds its closure and the hash over it;
+//! 1. what has no verdict yet is analysed, which finds its closure and the hash over it;
 //! 2. the hash over both closures together is read, which polls will be held against from now on;
 //! 3. the hashes over the new one and over the old one are read once more: the new one is as it was in 1, and the old one as it
 //!    was when its verdicts were found.
@@ -53,8 +53,10 @@ impl Postgres {
                 judged.found.map(Found::judge);
                 state.put(Some(judged.present));
             }
+            // What is known of each is known of its namesake: an analysis under way is of these, too.
+            _ if ask_the_same(&next, &in_force.load()) => {}
             _ => {
-                // An analysis under way is of the former ones. Those that ask the same are judged by it all the same.
+                // It is of the former ones.
                 let present = state.present.take();
                 state.put(present);
             }
@@ -73,10 +75,13 @@ impl Postgres {
             (state.generation, state.present.clone()?)
         };
         let shapes = shapes(next);
-        if former.shapes == shapes && is_judged(next) {
-            return Some(Judged { generation, found: None, present: former });
+        if is_judged(next) {
+            // The closure of what is gone stays in what is looked at.
+            return Some(Judged { generation, found: None, present: Present { shapes, ..former } });
         }
-        let found = self.shared.find_out(next).await.ok()?;
+        // The others' verdicts rest on the former closure. A lock on what they read is none of the new ones' concern.
+        let unjudged = next.only(|query| query.verdict().is_none());
+        let found = self.shared.find_out(&unjudged).await.ok()?;
         let analysed = &found.analysed;
         let mut closure = former.analysed.closure.clone();
         closure.extend(&analysed.closure);
@@ -87,4 +92,10 @@ impl Postgres {
         let present = Present { analysed, shapes, basis: former.basis };
         (new_stood && old_stood).then_some(Judged { generation, found: Some(found), present })
     }
+}
+
+/// Whether each of `one` has what is known of it with its namesake in `other`, and none is missing.
+fn ask_the_same(one: &Catalog, other: &Catalog) -> bool {
+    one.len() == other.len()
+        && one.iter().all(|query| other.get(query.name()).is_some_and(|namesake| query.is_known_as(namesake)))
 }
