@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use super::support::client::get;
 use super::support::database;
 use super::support::eventually::eventually;
-use super::support::redis::{TestRedis, free_port};
+use super::support::ports;
+use super::support::redis::TestRedis;
 use super::support::service::{TestService, migrate, plan};
 use super::support::topology::{MASTER, Masters, Sentinel, Watched};
 
@@ -211,9 +212,9 @@ async fn a_master_that_is_killed_is_followed_by_another_and_values_are_back_with
 async fn sentinels_that_are_away_or_lie_are_passed_over() {
     let (master, stranger) = (TestRedis::start().await, TestRedis::start().await);
     // Its master is the replica of somebody who is not there.
-    stranger.ask::<()>(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
+    stranger.ask::<()>(&["REPLICAOF", "127.0.0.1", &ports::free().to_string()]).await;
     let (honest, liar) = (Sentinel::start(master.port(), 1, "").await, Sentinel::start(stranger.port(), 1, "").await);
-    let others = [free_port(), master.port(), liar.port()].map(|port| format!("127.0.0.1:{port}")).join(",");
+    let others = [ports::free(), master.port(), liar.port()].map(|port| format!("127.0.0.1:{port}")).join(",");
     let database = database().await;
     let start = async |sentinels: &str| {
         let url = format!("redis+sentinel://{sentinels}/{MASTER}");

@@ -10,7 +10,8 @@ use super::support::authority::Authority;
 use super::support::client::get;
 use super::support::database;
 use super::support::eventually::eventually;
-use super::support::redis::{TestRedis, free_port};
+use super::support::ports;
+use super::support::redis::TestRedis;
 use super::support::service::{TestService, migrate, plan};
 use super::support::topology::{MASTER, Sentinel};
 
@@ -37,7 +38,7 @@ struct Secured {
 impl Secured {
     async fn start(authority: &Authority, further: &[&str]) -> Self {
         let (cert, key) = authority.put("redis", authority.sign(2090));
-        let (port, ca) = (free_port(), authority.path("ca.pem"));
+        let (port, ca) = (ports::free(), authority.path("ca.pem"));
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         let (cert, key, ca) = (text(&cert), text(&key), text(&ca));
         let tls = port.to_string();
@@ -114,7 +115,7 @@ async fn sentinels_and_clusters_are_spoken_to_over_tls_too() {
     let (authority, other, database) = (Authority::new(), Authority::new(), database().await);
     migrate(&plan(&database.url, QUERIES)).await;
 
-    let bus = free_port().to_string();
+    let bus = ports::free().to_string();
     let of_cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--tls-cluster", "yes"];
     let cluster = Secured::start(&authority, &of_cluster).await;
     cluster.redis.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
@@ -125,7 +126,7 @@ async fn sentinels_and_clusters_are_spoken_to_over_tls_too() {
     .await;
 
     let master = Secured::start(&authority, &[]).await;
-    let sentinels = free_port();
+    let sentinels = ports::free();
     let dir = authority.path("");
     let dir = dir.display();
     let secure = format!(

@@ -5,7 +5,6 @@
 //! server (`synchronous_commit` stays on), not of the machine (`fsync` is off).
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use seawall::postgres::embedded::find_binaries;
 use tokio_postgres::{Client, NoTls};
 
 use super::eventually::eventually;
+use super::ports;
 
 /// `nobody` on every system that these tests run on as root; a server refuses to be root.
 const NOBODY: u32 = 65534;
@@ -66,10 +66,6 @@ pub struct Standby(Server);
 /// A copy of the primary's files, made while it was down.
 pub struct Copy(PathBuf);
 
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free port").port()
-}
-
 fn unprivileged(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     if rustix::process::geteuid().is_root() {
@@ -101,7 +97,7 @@ impl Cluster {
             .process_group(0)
             .spawn()
             .expect("a shell");
-        let primary = Server { dir: parent.join("0"), port: free_port() };
+        let primary = Server { dir: parent.join("0"), port: ports::free() };
         let cluster = Self {
             parent,
             bin,
@@ -177,7 +173,7 @@ impl Cluster {
 
     /// A standby of the primary, following.
     pub async fn follow(&self) -> Standby {
-        let standby = Server { dir: self.directory(), port: free_port() };
+        let standby = Server { dir: self.directory(), port: ports::free() };
         let mut backup = unprivileged(self.bin.join("pg_basebackup"));
         backup.args(["-h", "127.0.0.1", "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "-p"]);
         backup.arg(self.port().to_string()).arg("-D").arg(&standby.dir);

@@ -30,6 +30,8 @@ mod news;
 #[path = "../support/pod.rs"]
 #[expect(dead_code, reason = "others ask their pods for more")]
 mod pod;
+#[path = "../support/ports.rs"]
+mod ports;
 mod questions;
 mod reader;
 #[path = "../support/redis.rs"]

@@ -1,7 +1,7 @@
 //! A pod: the program itself as a process, which can be paused, and ends with us.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::eventually::eventually;
 use super::http::Client;
+use super::ports;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -29,7 +30,7 @@ pub struct Pod {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port")
+    (Ipv4Addr::LOCALHOST, ports::free()).into()
 }
 
 /// Runs a command of the program that ends by itself.

@@ -1,6 +1,5 @@
 //! A real Redis of a test's own, on a free port: killed, paused, started again, and asked.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use super::eventually::eventually;
+use super::ports;
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -20,11 +20,6 @@ pub struct TestRedis {
     more: Vec<String>,
 }
 
-/// A port that is free now.
-pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port").port()
-}
-
 impl TestRedis {
     /// Starts one, empty and without persistence, and waits until it answers.
     pub async fn start() -> Self {
@@ -34,7 +29,7 @@ impl TestRedis {
     /// The same with `more` options; the harness says `login` to it, which ends with @ or is empty.
     pub async fn start_with(login: &'static str, more: &[&str]) -> Self {
         let more: Vec<String> = more.iter().map(|&word| word.to_owned()).collect();
-        let (port, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
+        let (port, dir) = (ports::free(), tempfile::tempdir().expect("a directory"));
         let child = spawn(port, &dir, &more);
         let redis = Self { port, dir, child, login, more };
         redis.answers().await;

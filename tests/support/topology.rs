@@ -6,7 +6,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::eventually::eventually;
-use super::redis::{TestRedis, free_port};
+use super::ports;
+use super::redis::TestRedis;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -30,7 +31,7 @@ impl Drop for Sentinel {
 impl Sentinel {
     /// One that watches the server at `port`; `quorum` of its kind decide that it is down.
     pub async fn start(port: u16, quorum: u8, more: &str) -> Self {
-        let (own, dir) = (free_port(), tempfile::tempdir().expect("a directory"));
+        let (own, dir) = (ports::free(), tempfile::tempdir().expect("a directory"));
         // It writes down what it finds out, in its own configuration.
         let file = dir.path().join("sentinel.conf");
         let text = format!(
@@ -171,7 +172,7 @@ impl Masters {
     pub async fn start() -> Self {
         let mut servers = vec![];
         for _ in 0..3 {
-            let bus = free_port().to_string();
+            let bus = ports::free().to_string();
             let more = [
                 "--cluster-enabled",
                 "yes",

@@ -1,6 +1,6 @@
 //! Pods as compose has them, with the balancer and Prometheus by the files that are shipped, as processes on loopback.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,7 @@ use super::super::support::chaos::{Chaos, Mode};
 use super::super::support::eventually::eventually;
 use super::super::support::http::{Client, Response};
 use super::super::support::pod::Pod;
+use super::super::support::ports;
 use super::super::support::redis::TestRedis;
 use super::super::support::service::{migrate, plan, text};
 use super::super::support::{Gate, TestDatabase, database};
@@ -37,10 +38,6 @@ fn spawn(program: &str, words: &[String]) -> Process {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Process(command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; `make tools` installs it")))
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port").port()
 }
 
 /// Three pods that share a Redis, and the balancer before them.
@@ -65,7 +62,7 @@ impl Balanced {
         let pods = join_all((0..3).map(|_| Pod::start(&config, None))).await;
 
         let dir = tempfile::tempdir().expect("a directory");
-        let nginx = free_port();
+        let nginx = ports::free();
         let mut balancer = read("balancer/nginx.conf")
             .replace("listen 8080", &format!("listen 127.0.0.1:{nginx}"))
             .replace("/tmp/", &format!("{}/", dir.path().display()))
@@ -92,7 +89,7 @@ impl Balanced {
 
     /// Prometheus, which looks at the pods each second; and where it listens.
     fn watched(&self) -> (Process, SocketAddr) {
-        let port = free_port();
+        let port = ports::free();
         let mut scraped = read("prometheus/prometheus.yml").replace("5s", "1s");
         for (pod, n) in self.pods.iter().zip(1..) {
             scraped = scraped.replace(&format!("pod-{n}:9090"), &pod.admin.to_string());

@@ -11,6 +11,8 @@ pub mod http;
 #[path = "../../support/pod.rs"]
 #[expect(dead_code, reason = "the oracle asks its pods for more")]
 pub mod pod;
+#[path = "../../support/ports.rs"]
+pub mod ports;
 #[path = "../../support/redis.rs"]
 pub mod redis;
 pub mod service;
