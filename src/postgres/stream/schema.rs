@@ -254,10 +254,9 @@ impl Schema {
     fn withdraw(&mut self) {
         self.read.unsettle();
         let mut state = self.settled.lock();
-        // With the lock: whoever puts others in force takes over what is known of these, and no more than that.
+        // With the lock: no verdict comes into force in between, and no other queries do, which would keep theirs.
         self.catalog.load().iter().for_each(|query| query.unjudge());
         state.put(None);
-        drop(state);
         self.read.rest_on(None);
     }
 }
